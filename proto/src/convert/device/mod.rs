@@ -1,0 +1,6 @@
+//! The device API.
+
+pub mod check_in;
+pub mod enrollment;
+pub mod inventory;
+pub mod progress;
