@@ -1,0 +1,169 @@
+//! Who may run the fleet: API tokens, and the check of those that callers show.
+
+use chrono::{DateTime, Duration, Utc};
+use ota_domain::{
+    ApiTokenId, Sha256Digest, Violations,
+    api_token::{ApiToken, Draft},
+    event::Kind,
+    role::Role,
+    secret::{BearerToken, Secret},
+};
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, PgPool};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use super::{App, Error, Reason, Result};
+use crate::{
+    auth::{Caller, Principal},
+    db::{
+        self,
+        event::NewEvent,
+        page::{Page, PageRequest},
+    },
+};
+
+/// How old the time of a token's last use may get before it is written again: operators call often, and each time would
+/// be a write.
+const TOUCH_AFTER: Duration = Duration::minutes(1);
+
+/// What the token is called that a server without any makes for itself.
+const FIRST_ADMIN: &str = "first admin";
+
+/// What is kept of a secret. Secrets are 32 random bytes, which no slow hash could make safer.
+#[must_use]
+pub fn hash(secret: &Secret) -> Sha256Digest {
+    Sha256Digest(Sha256::digest(secret.0).into())
+}
+
+/// Whether `secret` is the one of which `kept` was kept, in a time that tells nothing of how near it came.
+#[must_use]
+pub fn proves(secret: &Secret, kept: Sha256Digest) -> bool {
+    hash(secret).0.ct_eq(&kept.0).into()
+}
+
+/// Who shows this token.
+///
+/// # Errors
+/// `CREDENTIAL_INVALID` alike for an unknown token, a wrong secret, one that has expired and one that was revoked.
+pub async fn authenticate(app: &App, id: ApiTokenId, secret: &Secret, now: DateTime<Utc>) -> Result<Principal> {
+    let mut connection = app.pool.acquire().await?;
+    let token = match db::api_token::with_secret(&mut connection, id).await? {
+        Some((token, kept)) if proves(secret, kept) && token.works(now) => token,
+        Some(_) | None => return Err(not_valid()),
+    };
+    if token.last_used_at.is_none_or(|last| now - last >= TOUCH_AFTER) {
+        db::api_token::touch(&mut connection, id, now).await?;
+    }
+    Ok(Principal::Operator { token: id, display_name: token.display_name, role: token.role })
+}
+
+/// Makes sure that a caller who holds a stream may still read: an operator's token may have been revoked meanwhile.
+///
+/// # Errors
+/// `CREDENTIAL_INVALID` when it was, or has expired.
+pub async fn still_valid(connection: &mut PgConnection, caller: &Caller, now: DateTime<Utc>) -> Result<()> {
+    let Principal::Operator { token, .. } = &caller.principal else { return Ok(()) };
+    match db::api_token::with_secret(connection, *token).await? {
+        Some((token, _)) if token.works(now) => Ok(()),
+        Some(_) | None => Err(not_valid()),
+    }
+}
+
+fn not_valid() -> Error {
+    Error::refused(Reason::CredentialInvalid, "the credential is not known here, has expired or was revoked")
+}
+
+/// Creates a token. The secret is in the answer and nowhere else.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn create(app: &App, caller: &Caller, draft: Draft, now: DateTime<Utc>) -> Result<(ApiToken, BearerToken)> {
+    let mut transaction = app.pool.begin().await?;
+    let made = insert(&mut transaction, caller, draft, now).await?;
+    transaction.commit().await?;
+    Ok(made)
+}
+
+/// Creates an admin's token for who can already reach the server's database, and may therefore do everything anyway.
+///
+/// # Errors
+/// When the name breaks its rule or the database does not answer.
+pub async fn create_admin(pool: &PgPool, display_name: &str, now: DateTime<Utc>) -> Result<BearerToken> {
+    let draft = Draft::new(display_name.to_owned(), Some(Role::Admin), None, now, Violations::default())?;
+    let mut transaction = pool.begin().await?;
+    let (_, secret) = insert(&mut transaction, &Caller::server(), draft, now).await?;
+    transaction.commit().await?;
+    Ok(secret)
+}
+
+/// Creates an admin's token when there is no token at all, so that a fresh server can be used. Of several replicas that
+/// start at once, one does.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn first_admin(app: &App, now: DateTime<Utc>) -> Result<Option<String>> {
+    let mut transaction = app.pool.begin().await?;
+    if db::api_token::any_locked(&mut transaction).await? {
+        return Ok(None);
+    }
+    let secret = insert_admin(&mut transaction, FIRST_ADMIN, now).await?;
+    transaction.commit().await?;
+    Ok(Some(secret))
+}
+
+async fn insert_admin(connection: &mut PgConnection, display_name: &str, now: DateTime<Utc>) -> Result<String> {
+    let draft = Draft::new(display_name.to_owned(), Some(Role::Admin), None, now, Violations::default())?;
+    let (_, secret) = insert(connection, &Caller::server(), draft, now).await?;
+    Ok(secret.to_string())
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    caller: &Caller,
+    draft: Draft,
+    now: DateTime<Utc>,
+) -> Result<(ApiToken, BearerToken)> {
+    let token = draft.into_token(ApiTokenId(Uuid::now_v7()), now);
+    let secret = Secret(rand::random());
+    db::api_token::insert(connection, &token, hash(&secret)).await?;
+    record(connection, caller, Kind::ApiTokenCreated, &token).await?;
+    let secret = BearerToken::Api { token: token.id, secret };
+    Ok((token, secret))
+}
+
+/// Lists tokens, newest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(app: &App, page: PageRequest<ApiTokenId>) -> Result<Page<ApiToken>> {
+    let tokens = db::api_token::list(&mut *app.pool.acquire().await?, &page).await?;
+    Ok(page.cut(tokens, |token| token.id.to_string()))
+}
+
+/// Ends a token's use at once. Revoking it again changes nothing.
+///
+/// # Errors
+/// `API_TOKEN_NOT_FOUND`.
+pub async fn revoke(app: &App, caller: &Caller, id: ApiTokenId, now: DateTime<Utc>) -> Result<ApiToken> {
+    let mut transaction = app.pool.begin().await?;
+    let token = db::api_token::lock(&mut transaction, id)
+        .await?
+        .ok_or_else(|| Error::refused(Reason::ApiTokenNotFound, format!("there is no API token {id}")))?;
+    if token.revoked_at.is_some() {
+        return Ok(token);
+    }
+    db::api_token::revoke(&mut transaction, id, now).await?;
+    record(&mut transaction, caller, Kind::ApiTokenRevoked, &token).await?;
+    transaction.commit().await?;
+    Ok(ApiToken { revoked_at: Some(now), ..token })
+}
+
+async fn record(connection: &mut PgConnection, caller: &Caller, kind: Kind, token: &ApiToken) -> Result<()> {
+    let event = NewEvent::new(kind, format!("apiTokens/{}", token.id))
+        .detail("display_name", &token.display_name)
+        .detail("role", token.role.as_str());
+    db::event::record(connection, caller, event).await?;
+    db::notify::events(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! What a device should run.
+//!
+//! The answer comes from memory: nothing new means no query. What a device reports to run, and a deployment it is told of
+//! for the first time, go through Postgres.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use ota_domain::{DeviceId, Sha256Digest, deployment::State, device::Running, event::Kind, schedule};
+
+use super::{App, Error, Result, progress};
+use crate::{
+    auth::Caller,
+    db::{self, desired::Work, event::NewEvent},
+    fleet::Record,
+};
+
+/// What a device says when it checks in.
+#[derive(Debug, Clone)]
+pub struct CheckIn {
+    /// What it runs, by package, each once.
+    pub running: Vec<Running>,
+    /// Its agent's version.
+    pub agent_version: String,
+    /// Checksum of its inventory, when it has one.
+    pub inventory: Option<Sha256Digest>,
+}
+
+/// What the device should do.
+#[derive(Debug)]
+pub struct Orders {
+    /// When to check in again.
+    pub next_check_in: Duration,
+    /// The device as it stands, with its work.
+    pub record: Arc<Record>,
+    /// The server lacks the inventory.
+    pub inventory_wanted: bool,
+}
+
+impl Orders {
+    /// The open deployments the device was told of.
+    pub fn work(&self) -> impl Iterator<Item = &Work> {
+        self.record.work.iter().filter(|work| work.state != State::Queued)
+    }
+}
+
+/// Takes in what the device says and tells it what to do. `chance` is uniform in 0 to 1.
+///
+/// # Errors
+/// When something is new and the database does not answer.
+pub async fn check_in(
+    app: &App,
+    caller: &Caller,
+    mut record: Arc<Record>,
+    told: CheckIn,
+    now: DateTime<Utc>,
+    chance: f64,
+) -> Result<Orders> {
+    app.fleet.seen(&record, &told.agent_version, now);
+    if told.running != record.running {
+        let mut transaction = app.pool.begin().await?;
+        progress::record_running(&mut transaction, caller, record.id, &told.running, now).await?;
+        transaction.commit().await?;
+        record = read_again(app, record.id).await?;
+    }
+    if record.work.iter().any(|work| work.state == State::Queued) {
+        grant(app, caller, record.id, now).await?;
+        record = read_again(app, record.id).await?;
+    }
+    Ok(Orders {
+        next_check_in: schedule::next_check_in(app.settings.check_in_interval, chance),
+        inventory_wanted: told.inventory.is_some_and(|told| record.inventory != Some(told)),
+        record,
+    })
+}
+
+/// Grants the device's queued deployments. Another replica may have been faster: then there is nothing to grant.
+async fn grant(app: &App, caller: &Caller, device: DeviceId, now: DateTime<Utc>) -> Result<()> {
+    let mut transaction = app.pool.begin().await?;
+    for granted in db::desired::grant(&mut transaction, device, now).await? {
+        let event = NewEvent::new(Kind::DeploymentGranted, format!("deployments/{}", granted.id))
+            .device(device)
+            .rollout(granted.rollout)
+            .detail("attempt", granted.attempt);
+        db::event::record(&mut transaction, caller, event).await?;
+    }
+    db::notify::events(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn read_again(app: &App, device: DeviceId) -> Result<Arc<Record>> {
+    app.fleet.forget(device);
+    app.fleet.device(device).await?.ok_or_else(|| Error::internal("a device vanished while it checked in"))
+}

@@ -1,0 +1,245 @@
+//! Devices as operators see them, and what operators decide about them.
+
+use chrono::{DateTime, Utc};
+use ota_domain::{
+    DeviceId, Selector, Violations,
+    deployment::{Deployment, Field, State},
+    device::{self, Decision, Device, LabelChange},
+    event::Kind,
+    filter::{Condition, Filter},
+    label, schedule,
+};
+use sqlx::PgConnection;
+
+use super::{App, Error, Reason, Result};
+use crate::{
+    auth::Caller,
+    db::{
+        self,
+        device::Query,
+        event::NewEvent,
+        page::{Page, PageRequest},
+    },
+};
+
+mod explain;
+
+pub use explain::Explanation;
+
+/// Deployments looked through for each package's last one. A device with more packages than these has is unheard of.
+const HISTORY: i64 = 200;
+
+/// A device heard of at this time or later is online at `now`.
+#[must_use]
+pub fn online_since(app: &App, now: DateTime<Utc>) -> DateTime<Utc> {
+    now - schedule::online_within(app.settings.check_in_interval)
+}
+
+/// Whether the device is online at `now`.
+#[must_use]
+pub fn is_online(app: &App, device: &Device, now: DateTime<Utc>) -> bool {
+    let within = schedule::online_within(app.settings.check_in_interval);
+    device.presence.as_ref().is_some_and(|presence| presence.is_online(now, within))
+}
+
+/// Reads a device with its inventory.
+///
+/// # Errors
+/// `DEVICE_NOT_FOUND`.
+pub async fn get(app: &App, id: DeviceId) -> Result<Device> {
+    read(&mut *app.pool.acquire().await?, id).await
+}
+
+/// Lists the devices that `selector` chooses by their labels and `filter` by their fields, newest first, without their
+/// inventories. An empty text chooses all.
+///
+/// # Errors
+/// `Invalid` for a text that breaks the grammar or names a field that devices do not have.
+pub async fn list(
+    app: &App,
+    selector: &str,
+    filter: &str,
+    page: PageRequest<DeviceId>,
+    now: DateTime<Utc>,
+) -> Result<Page<Device>> {
+    let mut violations = Violations::default();
+    let selector = match selector {
+        "" => None,
+        text => violations.take("selector", text.parse::<Selector>()),
+    };
+    let filter = violations.take("filter", Filter::parse(filter));
+    let filter = violations.finish(filter)?;
+    let query = Query { selector, filter, online_since: online_since(app, now) };
+    let devices = db::device::list(&mut *app.pool.acquire().await?, &query, &page).await?;
+    Ok(page.cut(devices, |device| device.id.to_string()))
+}
+
+/// Changes a device's labels, unless somebody changed the device since its `etag` was read. An empty etag asks for no such
+/// guard. A change that leaves the labels as they are is none.
+///
+/// # Errors
+/// `DEVICE_NOT_FOUND`, `ETAG_MISMATCH`, and `Invalid` with every label that breaks a rule.
+pub async fn label(app: &App, caller: &Caller, id: DeviceId, etag: &str, change: LabelChange) -> Result<Device> {
+    let mut transaction = app.pool.begin().await?;
+    let standing = db::device::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    if !etag.is_empty() && etag != standing.revision.to_string() {
+        return Err(Error::refused(Reason::EtagMismatch, format!("the device {id} was changed since it was read")));
+    }
+    let labels = change.apply(&standing.labels);
+    let mut violations = Violations::default();
+    label::check(&labels, "device.labels", &mut violations);
+    violations.finish(Some(()))?;
+    if labels != standing.labels {
+        db::device::set_labels(&mut transaction, id, &labels).await?;
+        let event =
+            about(Kind::DeviceLabeled, id).detail("before", text(&standing.labels)).detail("after", text(&labels));
+        record(&mut transaction, caller, id, event).await?;
+    }
+    finish(app, transaction, id).await
+}
+
+/// Labels as people write them.
+fn text(labels: &label::Labels) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// Lets a device in, keeps it out or takes it out for good. Deciding the same again changes nothing.
+///
+/// A device that is taken out is told nothing: its credential stops working, and its open deployments are canceled.
+///
+/// # Errors
+/// `DEVICE_NOT_FOUND`, and `DEVICE_STATE` when its state does not allow the decision.
+pub async fn decide(
+    app: &App,
+    caller: &Caller,
+    id: DeviceId,
+    decision: Decision,
+    now: DateTime<Utc>,
+) -> Result<Device> {
+    let mut transaction = app.pool.begin().await?;
+    let standing = db::device::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    let (kind, verb) = match decision {
+        Decision::Approve => (Kind::DeviceApproved, "approved"),
+        Decision::Reject => (Kind::DeviceRejected, "rejected"),
+        Decision::Decommission => (Kind::DeviceDecommissioned, "decommissioned"),
+    };
+    let state = standing.state.decide(decision).ok_or_else(|| {
+        Error::refused(
+            Reason::DeviceState,
+            format!("the device {id} is {} and cannot be {verb}", standing.state.as_str()),
+        )
+    })?;
+    if state != standing.state {
+        db::device::set_state(&mut transaction, id, state).await?;
+        let event = about(kind, id).detail("before", standing.state.as_str());
+        record(&mut transaction, caller, id, event).await?;
+        if state == device::State::Decommissioned {
+            cancel_deployments(&mut transaction, caller, id, now).await?;
+        }
+    }
+    let device = finish(app, transaction, id).await?;
+    if state == device::State::Decommissioned {
+        app.fleet.reconcile_rollouts.notify_one();
+    }
+    Ok(device)
+}
+
+async fn cancel_deployments(
+    connection: &mut PgConnection,
+    caller: &Caller,
+    id: DeviceId,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let open: Vec<_> = open_deployments(connection, id).await?.into_iter().map(|deployment| deployment.id).collect();
+    let states: Vec<State> = State::open().collect();
+    let end = db::deployment::End {
+        state: State::Canceled,
+        kind: Kind::DeploymentCanceled,
+        detail: Some(("reason", "the device was decommissioned".to_owned())),
+        now,
+    };
+    db::deployment::end(connection, caller, &open, &states, end).await?;
+    Ok(())
+}
+
+async fn open_deployments(connection: &mut PgConnection, id: DeviceId) -> Result<Vec<Deployment>> {
+    let open = Condition {
+        field: Field::State,
+        negated: false,
+        values: State::open().map(|state| state.as_str().to_owned()).collect(),
+    };
+    deployments(connection, id, Filter::from(vec![open])).await
+}
+
+/// The device's newest deployments that pass.
+async fn deployments(connection: &mut PgConnection, id: DeviceId, filter: Filter<Field>) -> Result<Vec<Deployment>> {
+    let query = db::deployment::Query { device: Some(id), filter, ..Default::default() };
+    let page = PageRequest { size: HISTORY, after: None };
+    Ok(db::deployment::list(connection, &query, &page).await?)
+}
+
+/// Forgets a device that is out of the fleet. Its events stay.
+///
+/// # Errors
+/// `DEVICE_NOT_FOUND`, and `DEVICE_STATE` for a device that is not out.
+pub async fn delete(app: &App, caller: &Caller, id: DeviceId) -> Result<()> {
+    let mut transaction = app.pool.begin().await?;
+    let standing = db::device::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    match standing.state {
+        device::State::Rejected | device::State::Decommissioned => {}
+        device::State::Pending | device::State::Accepted => {
+            let state = standing.state.as_str();
+            return Err(Error::refused(
+                Reason::DeviceState,
+                format!("the device {id} is {state}; reject or decommission it first"),
+            ));
+        }
+    }
+    db::device::delete(&mut transaction, id).await?;
+    let event = about(Kind::DeviceDeleted, id).detail("labels", text(&standing.labels));
+    record(&mut transaction, caller, id, event).await?;
+    transaction.commit().await?;
+    app.fleet.forget(id);
+    Ok(())
+}
+
+/// Says why a device is or is not being updated: for each package that it runs or is to run.
+///
+/// # Errors
+/// `DEVICE_NOT_FOUND`.
+pub async fn explain(app: &App, id: DeviceId, now: DateTime<Utc>) -> Result<Vec<Explanation>> {
+    let mut connection = app.pool.acquire().await?;
+    let device = read(&mut connection, id).await?;
+    // The open ones by themselves: one may be so old that it is not among the newest.
+    let mut told = open_deployments(&mut connection, id).await?;
+    told.extend(deployments(&mut connection, id, Filter::default()).await?);
+    Ok(explain::explain(&device, is_online(app, &device, now), &told, app.settings.check_in_interval, now))
+}
+
+async fn read(connection: &mut PgConnection, id: DeviceId) -> Result<Device> {
+    db::device::get(connection, id).await?.ok_or_else(|| not_found(id))
+}
+
+fn not_found(id: DeviceId) -> Error {
+    Error::refused(Reason::DeviceNotFound, format!("there is no device {id}"))
+}
+
+fn about(kind: Kind, id: DeviceId) -> NewEvent {
+    NewEvent::new(kind, format!("devices/{id}")).device(id)
+}
+
+/// Records a change to a device, and tells every replica that what it keeps of the device is stale.
+async fn record(connection: &mut PgConnection, caller: &Caller, id: DeviceId, event: NewEvent) -> Result<()> {
+    db::event::record(connection, caller, event).await?;
+    db::notify::events(connection).await?;
+    db::notify::devices(connection, &[id]).await?;
+    Ok(())
+}
+
+/// Commits a change and answers with the device as it left it.
+async fn finish(app: &App, mut transaction: sqlx::PgTransaction<'_>, id: DeviceId) -> Result<Device> {
+    let device = read(&mut transaction, id).await?;
+    transaction.commit().await?;
+    app.fleet.forget(id);
+    Ok(device)
+}

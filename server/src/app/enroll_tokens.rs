@@ -1,0 +1,88 @@
+//! Tokens with which machines join the fleet.
+
+use chrono::{DateTime, Utc};
+use ota_domain::{
+    EnrollTokenId,
+    enroll_token::{Draft, EnrollToken, Standing},
+    event::Kind,
+    secret::{EnrollmentString, Secret},
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{App, Error, Reason, Result, access};
+use crate::{
+    auth::Caller,
+    db::{
+        self,
+        event::NewEvent,
+        page::{Page, PageRequest},
+    },
+};
+
+/// Creates a token. The secret is in the answer and nowhere else.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    draft: Draft,
+    now: DateTime<Utc>,
+) -> Result<(EnrollToken, EnrollmentString)> {
+    let token = draft.into_token(EnrollTokenId(Uuid::now_v7()), caller.principal.to_string(), now);
+    let secret = Secret(rand::random());
+    let mut transaction = app.pool.begin().await?;
+    db::enroll_token::insert(&mut transaction, &token, access::hash(&secret)).await?;
+    record(&mut transaction, caller, Kind::EnrollTokenCreated, &token).await?;
+    transaction.commit().await?;
+    let string = EnrollmentString { token: token.id, secret };
+    Ok((token, string))
+}
+
+/// Reads a token.
+///
+/// # Errors
+/// `ENROLL_TOKEN_NOT_FOUND`.
+pub async fn get(app: &App, id: EnrollTokenId) -> Result<EnrollToken> {
+    db::enroll_token::get(&mut *app.pool.acquire().await?, id).await?.ok_or_else(|| not_found(id))
+}
+
+/// Lists tokens, newest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(app: &App, page: PageRequest<EnrollTokenId>) -> Result<Page<EnrollToken>> {
+    let tokens = db::enroll_token::list(&mut *app.pool.acquire().await?, &page).await?;
+    Ok(page.cut(tokens, |token| token.id.to_string()))
+}
+
+/// Ends a token's use at once; devices that enrolled with it stay. Revoking it again changes nothing.
+///
+/// # Errors
+/// `ENROLL_TOKEN_NOT_FOUND`.
+pub async fn revoke(app: &App, caller: &Caller, id: EnrollTokenId, now: DateTime<Utc>) -> Result<EnrollToken> {
+    let mut transaction = app.pool.begin().await?;
+    let token = db::enroll_token::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    if token.standing.revoked_at.is_some() {
+        return Ok(token);
+    }
+    db::enroll_token::revoke(&mut transaction, id, now).await?;
+    record(&mut transaction, caller, Kind::EnrollTokenRevoked, &token).await?;
+    transaction.commit().await?;
+    let standing = Standing { revoked_at: Some(now), ..token.standing };
+    Ok(EnrollToken { standing, ..token })
+}
+
+fn not_found(id: EnrollTokenId) -> Error {
+    Error::refused(Reason::EnrollTokenNotFound, format!("there is no enrolment token {id}"))
+}
+
+async fn record(connection: &mut PgConnection, caller: &Caller, kind: Kind, token: &EnrollToken) -> Result<()> {
+    let event = NewEvent::new(kind, format!("enrollTokens/{}", token.id))
+        .detail("max_uses", token.standing.max_uses)
+        .detail("approval_required", token.approval_required);
+    db::event::record(connection, caller, event).await?;
+    db::notify::events(connection).await?;
+    Ok(())
+}

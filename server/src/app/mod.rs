@@ -1,0 +1,51 @@
+//! The use cases. They own the transactions, decide with `ota_domain` and know nothing of any wire protocol.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+
+use crate::{blobs::Blobs, fleet::Fleet};
+
+pub mod access;
+pub mod check_in;
+pub mod deployments;
+pub mod devices;
+pub mod download;
+pub mod enroll_tokens;
+pub mod enrollment;
+mod error;
+pub mod events;
+pub mod inventory;
+pub mod packages;
+pub mod payloads;
+pub mod progress;
+pub mod releases;
+pub mod rollouts;
+pub mod status;
+pub mod uploads;
+
+pub use error::{Class, Dependency, Error, Reason, Result, is_outage};
+
+/// What every use case works with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Postgres.
+    pub pool: PgPool,
+    /// Where payloads are kept.
+    pub blobs: Arc<Blobs>,
+    /// What the server keeps in memory of the devices.
+    pub fleet: Arc<Fleet>,
+    /// What the operator set.
+    pub settings: Settings,
+}
+
+/// What the operator set.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Largest payload taken, in bytes.
+    pub max_payload_bytes: u64,
+    /// How often devices check in when nothing wakes them.
+    pub check_in_interval: Duration,
+    /// Whether the server runs its own Postgres.
+    pub embedded_database: bool,
+}

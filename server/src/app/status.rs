@@ -1,0 +1,41 @@
+//! How the server and the fleet are.
+
+use chrono::{DateTime, Utc};
+
+use super::{App, Result, devices};
+use crate::db::{
+    self,
+    status::{DeviceCounts, WorkCounts},
+};
+
+/// What there is, and what needs a person.
+#[derive(Debug)]
+pub struct Status {
+    /// Devices by their admission.
+    pub devices: DeviceCounts,
+    /// What there is beside devices.
+    pub work: WorkCounts,
+    /// What needs a person, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Counts what there is.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn get(app: &App, now: DateTime<Utc>) -> Result<Status> {
+    let mut connection = app.pool.acquire().await?;
+    let devices = db::status::devices(&mut connection, devices::online_since(app, now)).await?;
+    let work = db::status::work(&mut connection).await?;
+    Ok(Status { devices, work, warnings: warnings(&devices) })
+}
+
+fn warnings(devices: &DeviceCounts) -> Vec<String> {
+    let plain = "Connections are not encrypted: credentials and software can be read and changed on the way.";
+    let waiting = match devices.pending {
+        0 => None,
+        1 => Some("1 device waits for approval.".to_owned()),
+        pending => Some(format!("{pending} devices wait for approval.")),
+    };
+    [Some(plain.to_owned()), waiting].into_iter().flatten().collect()
+}

@@ -1,0 +1,189 @@
+//! The gate: every request passes here before any handler.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{Router, body::Body};
+use chrono::Utc;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use ota_domain::{device::State, role::Role, secret::BearerToken};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tonic::Status;
+use tower::Service;
+use uuid::Uuid;
+
+use super::{
+    Caller, Principal,
+    policy::{self, Demand},
+};
+use crate::app::{self, App, Error, Reason, Result};
+
+/// Names a request in logs, events and errors. Taken from the caller when they send one, else made here.
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const MAX_REQUEST_ID_BYTES: usize = 64;
+
+/// Lets through what [`policy`] allows.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    // Cloned with every call, by all threads: one counter to fight over is enough.
+    guarded: Arc<Guarded>,
+}
+
+#[derive(Debug)]
+struct Guarded {
+    app: App,
+    services: Router,
+}
+
+impl Gate {
+    /// Guards `services`.
+    #[must_use]
+    pub fn new(app: App, services: Router) -> Self {
+        Self { guarded: Arc::new(Guarded { app, services }) }
+    }
+}
+
+impl Service<Request<Body>> for Gate {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = std::result::Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), Infallible>> {
+        // A router is always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let guarded = Arc::clone(&self.guarded);
+        Box::pin(async move {
+            if !is_grpc(request.headers()) {
+                return Ok(not_grpc());
+            }
+            let id = request_id(request.headers());
+            let mut response = match admit(&guarded.app, &mut request, &id).await {
+                Ok(()) => guarded.services.clone().call(request).await?,
+                Err(error) => {
+                    tracing::debug!(request_id = id, path = request.uri().path(), %error, "refused");
+                    Status::from(error).into_http()
+                }
+            };
+            if let Ok(mut id) = HeaderValue::from_str(&id) {
+                // It never comes again, so it has no place in the connection's table of headers.
+                id.set_sensitive(true);
+                response.headers_mut().insert(REQUEST_ID.clone(), id);
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// Checks the credential that the request's row demands and puts the caller into the request.
+async fn admit(app: &App, request: &mut Request<Body>, request_id: &str) -> Result<()> {
+    let path = request.uri().path();
+    let demand = policy::demand(path)
+        .ok_or_else(|| Error::refused(Reason::NotImplemented, format!("{path} is not part of this server")))?;
+    let principal = match demand {
+        Demand::Nothing => Principal::Anonymous,
+        Demand::Device => device(app, request).await?,
+        Demand::Operator(role) => operator(app, request.headers(), role).await?,
+    };
+    request.extensions_mut().insert(Caller { principal, request_id: request_id.to_owned() });
+    Ok(())
+}
+
+async fn device(app: &App, request: &mut Request<Body>) -> Result<Principal> {
+    let (id, secret) = match bearer(request.headers())? {
+        BearerToken::Device { device, secret } => (device, secret),
+        BearerToken::Api { .. } => {
+            return Err(Error::refused(
+                Reason::RoleInsufficient,
+                "this call is for devices, and the credential is an API token",
+            ));
+        }
+    };
+    let record = app.fleet.device(id).await?.ok_or_else(invalid_credential)?;
+    let hash: [u8; 32] = Sha256::digest(secret.0).into();
+    if !bool::from(hash.ct_eq(&record.credential_sha256)) {
+        return Err(invalid_credential());
+    }
+    match record.state {
+        State::Accepted => {}
+        State::Pending => {
+            return Err(Error::refused(Reason::DevicePending, "the device waits for an operator's approval"));
+        }
+        State::Rejected => return Err(Error::refused(Reason::DeviceRejected, "an operator rejected the device")),
+        State::Decommissioned => {
+            return Err(Error::refused(Reason::DeviceDecommissioned, "the device was taken out of the fleet"));
+        }
+    }
+    request.extensions_mut().insert(record);
+    Ok(Principal::Device(id))
+}
+
+async fn operator(app: &App, headers: &HeaderMap, needed: Role) -> Result<Principal> {
+    let principal = match bearer(headers)? {
+        BearerToken::Api { token, secret } => app::access::authenticate(app, token, &secret, Utc::now()).await?,
+        BearerToken::Device { .. } => {
+            return Err(Error::refused(
+                Reason::RoleInsufficient,
+                "this call is for operators, and the credential is a device's",
+            ));
+        }
+    };
+    match &principal {
+        Principal::Operator { role, .. } if role.allows(needed) => Ok(principal),
+        Principal::Operator { role, .. } => Err(Error::refused(
+            Reason::RoleInsufficient,
+            format!("this call needs the role {}, and the token's is {}", needed.as_str(), role.as_str()),
+        )),
+        Principal::Anonymous | Principal::Device(_) | Principal::Server => Err(invalid_credential()),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<BearerToken> {
+    let header = headers.get(header::AUTHORIZATION).ok_or_else(|| {
+        Error::refused(Reason::CredentialMissing, "this call needs a credential: authorization: Bearer …")
+    })?;
+    header
+        .to_str()
+        .ok()
+        .and_then(|text| text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("bearer ")))
+        .and_then(|token| token.trim().parse().ok())
+        .ok_or_else(invalid_credential)
+}
+
+/// The same for an unknown id, a wrong secret and a text that is no credential: nobody learns which ids exist.
+fn invalid_credential() -> Error {
+    Error::refused(Reason::CredentialInvalid, "the credential is not known here, has expired or was revoked")
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let sent = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    match sent.filter(|id| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())) {
+        Some(id) => id.to_owned(),
+        None => new_request_id().simple().to_string(),
+    }
+}
+
+/// A UUIDv7 without `Uuid::now_v7`'s lock and its question to the system for each: nothing relies on the order.
+fn new_request_id() -> Uuid {
+    let now_ms = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(now_ms, &rand::random()).into_uuid()
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn not_grpc() -> Response<Body> {
+    let mut response = Response::new(Body::from("This address speaks gRPC. Use otactl or ota-agent.\n"));
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
+}

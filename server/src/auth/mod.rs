@@ -1,0 +1,11 @@
+//! Who is calling, and whether they may.
+//!
+//! Every request passes through [`Gate`] before any handler: it looks its row up in [`policy`], checks the credential
+//! that row demands and puts the [`Caller`] into the request. A handler never decides who may call it.
+
+mod layer;
+pub mod policy;
+mod principal;
+
+pub use layer::{Gate, REQUEST_ID};
+pub use principal::{Caller, Principal};

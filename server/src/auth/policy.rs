@@ -1,0 +1,167 @@
+//! Who may call what: one row for each RPC. An RPC without a row is refused to everybody.
+
+use ota_domain::role::Role;
+
+/// What an RPC demands of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing.
+    Nothing,
+    /// A device's credential.
+    Device,
+    /// An API token whose role allows this one's.
+    Operator(Role),
+}
+
+use Demand::{Device, Nothing, Operator};
+use Role::{Admin, Deployer, Publisher, Viewer};
+
+/// The table, by service and method.
+const POLICY: &[(&str, &[(&str, Demand)])] = &[
+    ("grpc.health.v1.Health", &[("Check", Nothing), ("Watch", Nothing)]),
+    ("grpc.reflection.v1.ServerReflection", &[("ServerReflectionInfo", Nothing)]),
+    ("grpc.reflection.v1alpha.ServerReflection", &[("ServerReflectionInfo", Nothing)]),
+    ("ota.device.v1.EnrollmentService", &[("Enroll", Nothing), ("RenewCertificate", Device)]),
+    (
+        "ota.device.v1.UpdateService",
+        &[
+            ("CheckIn", Device),
+            ("Watch", Device),
+            ("Download", Device),
+            ("ReportProgress", Device),
+            ("ReportInventory", Device),
+        ],
+    ),
+    (
+        "ota.admin.v1.AccessService",
+        &[
+            ("CreateApiToken", Operator(Admin)),
+            ("ListApiTokens", Operator(Admin)),
+            ("RevokeApiToken", Operator(Admin)),
+            ("GetCaller", Operator(Viewer)),
+        ],
+    ),
+    (
+        "ota.admin.v1.DeviceService",
+        &[
+            ("GetDevice", Operator(Viewer)),
+            ("ListDevices", Operator(Viewer)),
+            ("UpdateDevice", Operator(Deployer)),
+            ("ApproveDevice", Operator(Deployer)),
+            ("RejectDevice", Operator(Deployer)),
+            ("DecommissionDevice", Operator(Deployer)),
+            ("DeleteDevice", Operator(Deployer)),
+            ("ExplainDevice", Operator(Viewer)),
+        ],
+    ),
+    (
+        "ota.admin.v1.EnrollTokenService",
+        &[
+            ("CreateEnrollToken", Operator(Deployer)),
+            ("GetEnrollToken", Operator(Viewer)),
+            ("ListEnrollTokens", Operator(Viewer)),
+            ("RevokeEnrollToken", Operator(Deployer)),
+        ],
+    ),
+    ("ota.admin.v1.EventService", &[("ListEvents", Operator(Viewer)), ("WatchEvents", Operator(Viewer))]),
+    (
+        "ota.admin.v1.GroupService",
+        &[
+            ("CreateGroup", Operator(Deployer)),
+            ("GetGroup", Operator(Viewer)),
+            ("ListGroups", Operator(Viewer)),
+            ("UpdateGroup", Operator(Deployer)),
+            ("DeleteGroup", Operator(Deployer)),
+        ],
+    ),
+    (
+        "ota.admin.v1.PackageService",
+        &[
+            ("CreatePackage", Operator(Publisher)),
+            ("GetPackage", Operator(Viewer)),
+            ("ListPackages", Operator(Viewer)),
+            ("UpdatePackage", Operator(Publisher)),
+            ("DeletePackage", Operator(Publisher)),
+            ("CreateRelease", Operator(Publisher)),
+            ("GetRelease", Operator(Viewer)),
+            ("ListReleases", Operator(Viewer)),
+            ("UpdateRelease", Operator(Publisher)),
+            ("YankRelease", Operator(Publisher)),
+            ("DeleteRelease", Operator(Publisher)),
+            ("CreateUpload", Operator(Publisher)),
+            ("GetUpload", Operator(Publisher)),
+            ("UploadPayload", Operator(Publisher)),
+            ("DeleteUpload", Operator(Publisher)),
+            ("GetPayload", Operator(Viewer)),
+            ("DeletePayload", Operator(Publisher)),
+        ],
+    ),
+    (
+        "ota.admin.v1.RolloutService",
+        &[
+            ("CreateRollout", Operator(Deployer)),
+            ("PreviewRollout", Operator(Viewer)),
+            ("GetRollout", Operator(Viewer)),
+            ("ListRollouts", Operator(Viewer)),
+            ("PauseRollout", Operator(Deployer)),
+            ("ResumeRollout", Operator(Deployer)),
+            ("PromoteRollout", Operator(Deployer)),
+            ("CancelRollout", Operator(Deployer)),
+            ("GetDeployment", Operator(Viewer)),
+            ("ListDeployments", Operator(Viewer)),
+            ("CancelDeployment", Operator(Deployer)),
+            ("RetryDeployment", Operator(Deployer)),
+        ],
+    ),
+    ("ota.admin.v1.StatusService", &[("GetStatus", Operator(Viewer))]),
+    (
+        "ota.admin.v1.TrustService",
+        &[
+            ("GetTrustStatus", Operator(Viewer)),
+            ("GetMetadata", Operator(Viewer)),
+            ("PublishTargets", Operator(Publisher)),
+            ("PublishRoot", Operator(Admin)),
+        ],
+    ),
+];
+
+/// What the RPC at `path` (`/package.Service/Method`) demands. `None` for an RPC without a row: refuse it.
+#[must_use]
+pub fn demand(path: &str) -> Option<Demand> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let (_, methods) = POLICY.iter().find(|(name, _)| *name == service)?;
+    methods.iter().find(|(name, _)| *name == method).map(|&(_, demand)| demand)
+}
+
+/// Every row, as path and demand.
+pub fn rows() -> impl Iterator<Item = (String, Demand)> {
+    POLICY.iter().flat_map(|(service, methods)| {
+        methods.iter().map(move |&(method, demand)| (format!("/{service}/{method}"), demand))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_row_is_refused() {
+        for path in [
+            "",
+            "/",
+            "/ota.admin.v1.StatusService",
+            "/ota.admin.v1.StatusService/",
+            "/ota.admin.v1.StatusService/Get",
+            "/ota.admin.v1.Nothing/GetStatus",
+            "ota.admin.v1.StatusService/GetStatus",
+        ] {
+            assert_eq!(demand(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_found_by_its_path() {
+        assert_eq!(demand("/ota.device.v1.UpdateService/CheckIn"), Some(Device));
+        assert!(rows().all(|(path, demanded)| demand(&path) == Some(demanded)));
+    }
+}

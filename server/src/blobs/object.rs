@@ -1,0 +1,196 @@
+//! Payloads in an S3-compatible object store, which all replicas share.
+//!
+//! ```text
+//! <prefix>/sha256/ab/ab03…   a payload
+//! ```
+//! An upload is a multipart upload of that very object: it appears when it is completed and not before. The parts are
+//! listed in the checkpoint, so that any replica can go on. A multipart upload whose first checkpoint was never recorded
+//! leaves parts that nobody knows of: a lifecycle rule of the bucket for incomplete uploads clears those.
+
+mod writer;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use object_store::{
+    ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    multipart::{MultipartStore, PartId},
+    path::Path,
+};
+use ota_domain::{Sha256Digest, release::Payload};
+
+use super::{Checkpoint, OpenError, Parts, Resumed, checkpoint::INTERVAL};
+use crate::app::{Dependency, Error, Reason, Result};
+
+pub(super) use writer::Writer;
+
+/// How long one request may take: a part on a slow line.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A caller waits, so an outage must show soon; who wants to wait longer calls again.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
+const RETRIES: usize = 4;
+/// Most parts that S3 takes.
+const MAX_PARTS: u64 = 10_000;
+/// Bytes in one request for a part of a payload: more would make a slow download hold more.
+pub(super) const READING_BYTES: usize = 1024 * 1024;
+
+/// An object store in which objects can be put together from parts.
+trait Store: ObjectStore + MultipartStore {}
+
+impl<T: ObjectStore + MultipartStore> Store for T {}
+
+/// A bucket, or a folder in it.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    store: Arc<dyn Store>,
+    prefix: Path,
+}
+
+impl Bucket {
+    /// `place` is what follows `s3://`.
+    pub(super) fn open(place: &str) -> std::result::Result<Self, OpenError> {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        if bucket.is_empty() {
+            return Err(OpenError::Scheme(format!("s3://{place}")));
+        }
+        let builder = AmazonS3Builder::from_env();
+        let setting = |key| builder.get_config_value(&key).unwrap_or_default();
+        let plain = setting(AmazonS3ConfigKey::Endpoint).starts_with("http://")
+            || setting(AmazonS3ConfigKey::Client(object_store::ClientConfigKey::AllowHttp)) == "true";
+        let store = builder
+            .with_bucket_name(bucket)
+            .with_client_options(
+                ClientOptions::new()
+                    .with_allow_http(plain)
+                    .with_connect_timeout(CONNECT_TIMEOUT)
+                    .with_timeout(REQUEST_TIMEOUT),
+            )
+            .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() })
+            .build()
+            .map_err(OpenError::Objects)?;
+        Ok(Self { store: Arc::new(store), prefix: Path::from(prefix) })
+    }
+
+    fn path(&self, sha256: Sha256Digest) -> Path {
+        let name = sha256.to_string();
+        self.prefix.clone().join("sha256").join(&name[..2]).join(name)
+    }
+
+    pub(super) fn reader(&self, sha256: Sha256Digest) -> Reader {
+        Reader { store: Arc::clone(&self.store), path: self.path(sha256) }
+    }
+
+    pub(super) async fn delete(&self, sha256: Sha256Digest) -> Result<()> {
+        absent_is_fine(self.store.delete(&self.path(sha256)).await)
+    }
+
+    pub(super) fn claim(&self, payload: Payload) -> Claim {
+        Claim { store: Arc::clone(&self.store), path: self.path(payload.sha256), size_bytes: payload.size_bytes }
+    }
+}
+
+/// A payload.
+#[derive(Debug)]
+pub struct Reader {
+    store: Arc<dyn Store>,
+    path: Path,
+}
+
+impl Reader {
+    pub(super) async fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let bytes = self.store.get_range(&self.path, offset..offset + length as u64).await.map_err(unavailable)?;
+        if bytes.len() == length {
+            Ok(bytes)
+        } else {
+            Err(Error::Unavailable {
+                dependency: Dependency::BlobStore,
+                source: format!("{} of {length} bytes at {offset} in {}", bytes.len(), self.path).into(),
+            })
+        }
+    }
+}
+
+/// An upload. Not a lock: two streams may both send the next part, and the first whose checkpoint is recorded goes on.
+#[derive(Debug)]
+pub struct Claim {
+    store: Arc<dyn Store>,
+    path: Path,
+    size_bytes: u64,
+}
+
+impl Claim {
+    /// Size of every part but the last. Some stores want them all alike.
+    fn part_bytes(&self) -> u64 {
+        self.size_bytes.div_ceil(MAX_PARTS).next_multiple_of(1 << 20).max(INTERVAL)
+    }
+
+    pub(super) async fn resume(self, mut checkpoint: Checkpoint) -> Result<Resumed> {
+        let parts = checkpoint.received_bytes.div_ceil(self.part_bytes());
+        if checkpoint.parts.etags.len() as u64 != parts {
+            return Ok(Resumed::Lost(super::Claim::Object(self)));
+        }
+        if checkpoint.received_bytes == self.size_bytes && self.is_published().await? {
+            return Ok(Resumed::Complete(super::Claim::Object(self)));
+        }
+        let begun = checkpoint.parts.multipart.is_none();
+        if begun {
+            checkpoint.parts.multipart = Some(self.store.create_multipart(&self.path).await.map_err(unavailable)?);
+        }
+        let writer = Writer::start(self, checkpoint, begun);
+        Ok(Resumed::Writing(Box::new(super::Writer::Object(writer))))
+    }
+
+    async fn is_published(&self) -> Result<bool> {
+        match self.store.head(&self.path).await {
+            Ok(object) => Ok(object.size == self.size_bytes),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    pub(super) async fn publish(&self, parts: &Parts) -> Result<()> {
+        let list = parts.etags.iter().map(|etag| PartId { content_id: etag.clone() }).collect();
+        let multipart = parts.multipart.clone().unwrap_or_default();
+        match self.store.complete_multipart(&self.path, &multipart, list).await {
+            Ok(_) => Ok(()),
+            // Completed by a try whose answer or whose commit was lost.
+            Err(_) if self.is_published().await? => Ok(()),
+            Err(error) => Err(part_failed(error)),
+        }
+    }
+
+    pub(super) async fn discard(self, parts: &Parts) -> Result<()> {
+        match &parts.multipart {
+            Some(multipart) => absent_is_fine(self.store.abort_multipart(&self.path, multipart).await),
+            None => Ok(()),
+        }
+    }
+}
+
+fn absent_is_fine(result: object_store::Result<()>) -> Result<()> {
+    match result {
+        Err(object_store::Error::NotFound { .. }) => Ok(()),
+        result => result.map_err(unavailable),
+    }
+}
+
+fn unavailable(error: object_store::Error) -> Error {
+    Error::Unavailable { dependency: Dependency::BlobStore, source: error.into() }
+}
+
+/// Tells a store that no longer knows the upload, or other parts of it than we do, from one that does not work. The
+/// library has a variant for the first; the second is only in the text of S3's answer.
+fn part_failed(error: object_store::Error) -> Error {
+    let lost = matches!(error, object_store::Error::NotFound { .. })
+        || ["NoSuchUpload", "InvalidPart"].iter().any(|code| format!("{error:?}").contains(code));
+    if lost {
+        Error::refused(Reason::UploadNotFound, "the object store lost parts of the upload; begin again")
+    } else {
+        unavailable(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! What the server is told at start. Every flag is also an environment variable, and each has a sane value of its own.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+
+/// Where things are and how they are done.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Postgres to use. Without it the server runs a private one inside the data directory.
+    #[arg(long, global = true, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// Folder for what the server keeps on this machine: the private Postgres, payloads, the first admin token.
+    #[arg(long, global = true, env = "OTA_DATA_DIR", value_name = "DIR", default_value_os_t = default_data_dir())]
+    pub data_dir: PathBuf,
+
+    /// Address to serve gRPC on, for devices and operators alike. Port 0 takes a free one.
+    #[arg(long, global = true, env = "OTA_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    pub listen: SocketAddr,
+
+    /// Allow an address beyond this machine although nothing is encrypted yet: credentials and software can then be
+    /// read and changed on the way. For closed test networks only.
+    #[arg(long, global = true, env = "OTA_INSECURE_LISTEN")]
+    pub insecure_listen: bool,
+
+    /// Where payloads are kept: a folder, or s3://bucket/prefix (with AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID and
+    /// AWS_SECRET_ACCESS_KEY in the environment). Default: `blobs` in the data directory.
+    #[arg(long, global = true, env = "OTA_BLOB_STORE", value_name = "FOLDER|URL")]
+    pub blob_store: Option<String>,
+
+    /// Largest payload taken, in bytes.
+    #[arg(long, global = true, env = "OTA_MAX_PAYLOAD_BYTES", value_name = "BYTES", default_value_t = 16 << 30)]
+    pub max_payload_bytes: u64,
+
+    /// How often devices check in when nothing wakes them, such as 30s or 5m.
+    #[arg(long, global = true, env = "OTA_CHECK_IN_INTERVAL", value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
+    pub check_in_interval: Duration,
+
+    /// Most connections to Postgres.
+    #[arg(long, global = true, env = "OTA_DATABASE_CONNECTIONS", value_name = "N", default_value_t = 16,
+          value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub database_connections: u32,
+
+    /// How long a stopping server waits for calls in progress.
+    #[arg(long, global = true, env = "OTA_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = parse_time)]
+    pub drain_timeout: Duration,
+}
+
+/// Refuses what would make devices hammer the server or vanish for a week.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_time(text)?;
+    if (Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("must be between 1s and 7d".to_owned())
+    }
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write for example 30s, 5m or 1h"))
+}
+
+/// `/var/lib/ota` for root, else a folder in the user's home as the XDG base directory specification has it.
+fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/ota");
+    }
+    let home = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    home("XDG_DATA_HOME")
+        .or_else(|| home("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("."))
+        .join("ota")
+}

@@ -1,0 +1,58 @@
+//! All SQL of the server: free functions over a connection, one module for each aggregate.
+//!
+//! Functions take `&mut PgConnection`, so that a use case decides what is one transaction. Every query is checked against
+//! the schema when it is compiled; the only text put together at run time comes from [`selector`], which names columns
+//! itself and passes what people wrote as parameters.
+
+use std::time::Duration;
+
+use sqlx::{
+    ConnectOptions, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub mod api_token;
+pub mod deployment;
+pub mod desired;
+pub mod device;
+pub mod device_running;
+pub mod enroll_token;
+pub mod event;
+pub mod inventory;
+pub mod notify;
+pub mod package;
+pub mod page;
+pub mod payload;
+pub mod presence;
+pub mod release;
+pub mod rollout;
+pub mod selector;
+pub mod status;
+pub mod upload;
+
+/// Every change of the schema, in order. Applied under Postgres' advisory lock, so that several replicas may start at once.
+pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+/// How long a request waits for a connection before it is told that the database does not answer.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A pool of at most `connections`, opened as needed: the server starts and says so also while Postgres is away.
+pub fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
+    let options = options
+        .application_name("ota-server")
+        .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options)
+}
+
+/// Whether `error` says that the named constraint forbids the statement.
+#[must_use]
+pub fn violates(error: &sqlx::Error, constraint: &str) -> bool {
+    error.as_database_error().and_then(|error| error.constraint()) == Some(constraint)
+}
+
+/// Asks the database for a sign of life.
+pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("SELECT 1").execute(pool).await?;
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Errors of the use cases as gRPC has them: a code, `google.rpc.ErrorInfo` with the reason, and `BadRequest` with every
+//! field at fault.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::app::{Class, Dependency, Error, Reason};
+
+/// The `domain` of every `ErrorInfo`.
+pub const DOMAIN: &str = "ota";
+
+/// How long a caller should wait before it tries again what was unavailable.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+impl From<Class> for Code {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::InvalidArgument => Self::InvalidArgument,
+            Class::Unauthenticated => Self::Unauthenticated,
+            Class::PermissionDenied => Self::PermissionDenied,
+            Class::NotFound => Self::NotFound,
+            Class::AlreadyExists => Self::AlreadyExists,
+            Class::FailedPrecondition => Self::FailedPrecondition,
+            Class::Aborted => Self::Aborted,
+            Class::OutOfRange => Self::OutOfRange,
+            Class::ResourceExhausted => Self::ResourceExhausted,
+            Class::DataLoss => Self::DataLoss,
+            Class::Cancelled => Self::Cancelled,
+            Class::Unavailable => Self::Unavailable,
+            Class::Unimplemented => Self::Unimplemented,
+            Class::Internal => Self::Internal,
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Invalid(violations) => {
+                let mut details = details(Reason::FieldsInvalid);
+                for violation in violations {
+                    details.add_bad_request_violation(violation.field, violation.description);
+                }
+                Self::with_error_details(Code::InvalidArgument, message, details)
+            }
+            Error::Refused { reason, .. } => {
+                let mut details = details(reason);
+                if reason == Reason::DevicePending {
+                    details.set_retry_info(Some(PENDING_RETRY_AFTER));
+                }
+                Self::with_error_details(reason.class().into(), message, details)
+            }
+            Error::Unavailable { dependency, source } => {
+                tracing::warn!(error = %Chain(source.as_ref()), "{message}");
+                let mut details = details(match dependency {
+                    Dependency::Database => Reason::DatabaseUnavailable,
+                    Dependency::BlobStore => Reason::BlobStoreUnavailable,
+                });
+                details.set_retry_info(Some(RETRY_AFTER));
+                Self::with_error_details(Code::Unavailable, message, details)
+            }
+            Error::Internal(source) => {
+                tracing::error!(error = %Chain(source.as_ref()), "a request failed by a fault of the server's own");
+                Self::with_error_details(Code::Internal, message, details(Reason::Internal))
+            }
+        }
+    }
+}
+
+/// How long a device that waits for approval should wait before it asks again.
+const PENDING_RETRY_AFTER: Duration = Duration::from_secs(15);
+
+fn details(reason: Reason) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::new())
+}
+
+/// The answer of every RPC whose shape is settled and whose work is not done yet.
+pub fn not_implemented(what: &str) -> Status {
+    Error::refused(Reason::NotImplemented, format!("{what} are not part of this server yet")).into()
+}
+
+/// An error with all its sources, in one line.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

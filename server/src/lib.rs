@@ -1,0 +1,16 @@
+//! The server: a gRPC control plane over Postgres and a blob store.
+//!
+//! Data flows one way: [`grpc`] reads a request, [`app`] does the work in a transaction with what [`db`] offers and
+//! `ota_domain` decides. [`fleet`] keeps what a check-in needs in memory, [`reconcile`] does what no request asks for.
+
+pub mod app;
+pub mod auth;
+pub mod blobs;
+pub mod config;
+pub mod db;
+pub mod fleet;
+pub mod grpc;
+pub mod postgres;
+pub mod reconcile;
+pub mod serve;
+pub mod server;

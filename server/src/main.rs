@@ -1,0 +1,227 @@
+//! `ota-server`: reads the command line, runs, and says in plain words what went wrong.
+
+use std::{error::Error, io::IsTerminal, process::ExitCode, time::Duration};
+
+use chrono::Utc;
+use clap::{Parser, Subcommand, ValueEnum};
+use ota_server::{
+    app,
+    config::Config,
+    serve::READINESS,
+    server::{Database, Server, StartError},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tracing_subscriber::EnvFilter;
+
+/// The control plane that updates a fleet of devices over the air.
+///
+/// Needs nothing to start: without a database URL it runs a Postgres of its own inside the data directory. The first
+/// start leaves an admin token there and prints how to log in with it.
+#[derive(Debug, Parser)]
+#[command(name = "ota-server", version, args_conflicts_with_subcommands = false, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    config: Config,
+
+    /// What to log: a level (error, warn, info, debug, trace) or filters such as info,ota_server=debug.
+    #[arg(long, env = "OTA_LOG", global = true, default_value = "info", value_name = "FILTER")]
+    log: String,
+
+    /// How to write logs.
+    #[arg(long, env = "OTA_LOG_FORMAT", global = true, default_value = "text")]
+    log_format: LogFormat,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ota-server                                          a server with everything in its data directory
+  ota-server --data-dir ./scratch --listen 127.0.0.1:0
+  ota-server --database-url postgres://ota@db/ota --blob-store s3://payloads/ota
+  ota-server healthcheck                              exit 0 when the server at --listen is ready";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until told to stop by SIGTERM or Ctrl-C. The default.
+    Serve,
+    /// Bring the database's schema up to date and exit. Several may run at once.
+    Migrate,
+    /// Ask the server at --listen whether it is ready: exit 0 when it is, 1 when not.
+    Healthcheck,
+    /// Make a new admin token, for when the first one is lost, and print it. Needs the database, not the server.
+    AdminToken {
+        /// Who will use it.
+        #[arg(default_value = "admin")]
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = start_logging(&cli.log, cli.log_format) {
+        eprintln!("error: --log: {error}");
+        return ExitCode::from(2);
+    }
+    let result = match cli.command {
+        None | Some(Command::Serve) => serve(&cli.config).await,
+        Some(Command::Migrate) => migrate(&cli.config).await,
+        Some(Command::Healthcheck) => return healthcheck(&cli.config).await,
+        Some(Command::AdminToken { name }) => admin_token(&cli.config, &name).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { error, hint }) => {
+            complain(error.as_ref());
+            if let Some(hint) = hint {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What went wrong, and what the operator can do about it.
+struct Failure {
+    error: Box<dyn Error>,
+    hint: Option<&'static str>,
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self { hint: error.hint(), error: error.into() }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self { error: error.into(), hint: None }
+    }
+}
+
+fn complain(error: &dyn Error) {
+    eprintln!("error: {error}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        eprintln!("  because: {error}");
+        source = error.source();
+    }
+}
+
+fn start_logging(filter: &str, format: LogFormat) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter: EnvFilter = filter.parse()?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+async fn serve(config: &Config) -> Result<(), Failure> {
+    let stopping = CancellationToken::new();
+    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let told_to_stop = async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+    };
+    tokio::pin!(told_to_stop);
+
+    let start = Server::start(config, stopping.clone());
+    tokio::pin!(start);
+    let mut server = tokio::select! {
+        server = &mut start => server?,
+        () = &mut told_to_stop => {
+            stopping.cancel();
+            start.await?.stop().await;
+            return Ok(());
+        }
+    };
+    announce(&server, config);
+    let failed = tokio::select! {
+        () = &mut told_to_stop => false,
+        () = server.database_died() => true,
+    };
+    tracing::info!("stopping: calls in progress may finish");
+    server.stop().await;
+    if failed {
+        return Err(Failure {
+            error: "the private Postgres died".into(),
+            hint: Some("its log is in the data directory"),
+        });
+    }
+    Ok(())
+}
+
+/// Says where the server is and what to do next. The address alone goes to standard output, for scripts.
+fn announce(server: &Server, config: &Config) {
+    let url = format!("http://{}", server.address);
+    println!("{url}");
+    let database = if config.database_url.is_some() { "the Postgres you named" } else { "a Postgres of its own" };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %url, data_dir = %config.data_dir.display(), "serving with {database}");
+    if let Some(file) = &server.admin_token_file {
+        eprintln!("First start: the admin token is in {}", file.display());
+        eprintln!("Next:        otactl login {url} --token-file {}", file.display());
+    }
+}
+
+async fn migrate(config: &Config) -> Result<(), Failure> {
+    Database::open(config, &CancellationToken::new()).await?.close().await;
+    eprintln!("The schema is current.");
+    Ok(())
+}
+
+async fn admin_token(config: &Config, name: &str) -> Result<(), Failure> {
+    let database = Database::open(config, &CancellationToken::new()).await?;
+    let token = app::access::create_admin(&database.pool, name, Utc::now()).await;
+    database.close().await;
+    println!("{}", token.map_err(|error| Failure { error: error.into(), hint: None })?);
+    Ok(())
+}
+
+async fn healthcheck(config: &Config) -> ExitCode {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let check = async {
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", config.listen))?;
+        let mut client = HealthClient::new(endpoint.connect().await?);
+        let answer = client.check(HealthCheckRequest { service: READINESS.to_owned() }).await?;
+        Ok::<_, Box<dyn Error>>(answer.into_inner().status())
+    };
+    match tokio::time::timeout(TIMEOUT, check).await {
+        Ok(Ok(ServingStatus::Serving)) => ExitCode::SUCCESS,
+        Ok(Ok(status)) => {
+            eprintln!("error: the server at {} is {}", config.listen, status.as_str_name());
+            ExitCode::FAILURE
+        }
+        Ok(Err(_)) | Err(_) => {
+            eprintln!("error: no server answers at {}\nhint: name its address with --listen", config.listen);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
