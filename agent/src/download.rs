@@ -1,0 +1,289 @@
+//! Fetches a payload, whatever happens: resumes where it was, tries again with growing waits, notices silence, gives up
+//! only at what cannot get better, and stops when it is told to. Never ends without a word.
+
+mod bucket;
+pub mod part;
+
+use std::io;
+use std::time::Duration;
+
+use ota_domain::release::Payload;
+use rand::Rng;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::client::{Class, Client, Error as ClientError};
+use crate::failure::{Failure, FailureCode, failure, from_error, is_disk_full};
+use crate::install::{space_free, space_needed};
+use crate::release::Job;
+use crate::releases::Releases;
+use bucket::Bucket;
+use part::Part;
+
+/// Bounds of the wait between two tries.
+const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How many answers that make no sense are borne in a row, without a byte between them.
+const MAX_FAULTS: u32 = 10;
+
+/// How often a whole payload may turn out to be another than the signed one.
+const MAX_CHECKSUM_FAULTS: u32 = 3;
+
+/// How a download ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// The payload is on disk and is what it should be.
+    Complete,
+    /// It was told to stop; what is here stays.
+    Stopped,
+    /// It cannot be had.
+    Failed(Failure),
+}
+
+/// What a download needs to know.
+#[derive(Debug)]
+pub struct Download<'a> {
+    /// The server.
+    pub client: &'a Client,
+    /// Where it goes.
+    pub releases: &'a Releases,
+    /// What it is for.
+    pub job: &'a Job,
+    /// Bytes to leave free.
+    pub reserve_bytes: u64,
+    /// Most bytes a second.
+    pub bandwidth: Option<u64>,
+    /// How long it may make no headway.
+    pub stall: Duration,
+    /// Stops it.
+    pub stop: &'a CancellationToken,
+    /// Bytes that are here.
+    pub progress: &'a watch::Sender<u64>,
+}
+
+/// How one try ended before the payload was complete.
+enum Interruption {
+    Stopped,
+    Network(ClientError),
+    Disk(io::Error),
+}
+
+impl Download<'_> {
+    /// Fetches the payload to its end. Must run on a runtime with several threads: the disk is written in place.
+    pub async fn run(&self) -> End {
+        match self.fetch().await {
+            Ok(end) => end,
+            Err(error) if is_disk_full(&error) => {
+                let payload = self.job.release.payload.sha256;
+                // The space is worth more than the part; the report matters more than an error here.
+                block_in_place(|| self.releases.remove_download(payload)).ok();
+                End::Failed(failure(FailureCode::NoSpace, "the disk became full during the download"))
+            }
+            Err(error) => End::Failed(from_error(FailureCode::Download, &error)),
+        }
+    }
+
+    async fn fetch(&self) -> io::Result<End> {
+        let payload = self.job.release.payload;
+        let mut part = block_in_place(|| self.open(payload))?;
+        if let Some(failure) = block_in_place(|| self.lack_of_space(&part))? {
+            block_in_place(|| self.releases.remove_download(payload.sha256))?;
+            return Ok(End::Failed(failure));
+        }
+        let mut patience = Patience::new(self.stall, Instant::now());
+        let mut checksum_faults = 0;
+        loop {
+            self.progress.send_replace(part.len());
+            if part.is_complete() {
+                if block_in_place(|| part::is_payload(&self.releases.part(payload.sha256), payload))? {
+                    return Ok(End::Complete);
+                }
+                checksum_faults += 1;
+                if checksum_faults == MAX_CHECKSUM_FAULTS {
+                    let message = format!("{checksum_faults} downloads in a row do not hash to {}", payload.sha256);
+                    return Ok(End::Failed(failure(FailureCode::Checksum, message)));
+                }
+                tracing::warn!(payload = %payload.sha256, "the downloaded payload is damaged; fetching it again");
+                drop(part);
+                block_in_place(|| self.releases.remove_download(payload.sha256))?;
+                part = block_in_place(|| self.open(payload))?;
+            }
+            let before = part.len();
+            let error = match self.try_once(&mut part).await {
+                Ok(()) => ClientError::Unreachable { reason: "the stream ended early".to_owned() },
+                Err(Interruption::Stopped) => return Ok(End::Stopped),
+                Err(Interruption::Disk(error)) => return Err(error),
+                Err(Interruption::Network(error)) => error,
+            };
+            if part.is_complete() {
+                continue;
+            }
+            match patience.after(part.len() > before, &error, Instant::now(), &mut rand::rng()) {
+                Ok(wait) => {
+                    tracing::info!(
+                        bytes_done = part.len(),
+                        wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                        "download interrupted: {error}"
+                    );
+                    tokio::select! {
+                        () = sleep(wait) => {}
+                        () = self.stop.cancelled() => return Ok(End::Stopped),
+                    }
+                }
+                Err(failure) => return Ok(End::Failed(failure)),
+            }
+        }
+    }
+
+    fn open(&self, payload: Payload) -> io::Result<Part> {
+        self.releases.create()?;
+        let (bytes, checksums) = (self.releases.part(payload.sha256), self.releases.part_checksums(payload.sha256));
+        Part::open(&bytes, &checksums, payload.size_bytes)
+    }
+
+    fn lack_of_space(&self, part: &Part) -> io::Result<Option<Failure>> {
+        let payload = self.job.release.payload;
+        let needed = space_needed(payload, self.job.unpacked_size_bytes, part.len(), self.reserve_bytes);
+        let free = space_free(&self.releases.folder())?;
+        Ok((free < needed).then(|| {
+            let message = format!("{} needs {needed} bytes of disk space, {free} are free", self.job.release);
+            failure(FailureCode::NoSpace, message)
+        }))
+    }
+
+    /// Opens one stream and takes what it brings.
+    async fn try_once(&self, part: &mut Part) -> Result<(), Interruption> {
+        let payload = self.job.release.payload;
+        let opened = tokio::select! {
+            opened = self.client.download(payload.sha256, part.len()) => opened,
+            () = self.stop.cancelled() => return Err(Interruption::Stopped),
+        };
+        let mut chunks = opened.map_err(Interruption::Network)?;
+        let mut bucket = Bucket::new(self.job.bandwidth_limit.into_iter().chain(self.bandwidth).min(), Instant::now());
+        loop {
+            let next = tokio::select! {
+                next = chunks.next() => next,
+                () = self.stop.cancelled() => return Err(Interruption::Stopped),
+            };
+            let Some(data) = next.map_err(Interruption::Network)? else { return Ok(()) };
+            if part.len() + data.len() as u64 > payload.size_bytes {
+                let what = "more bytes than the payload has".to_owned();
+                return Err(Interruption::Network(ClientError::Nonsense { what }));
+            }
+            block_in_place(|| part.append(&data)).map_err(Interruption::Disk)?;
+            self.progress.send_replace(part.len());
+            if part.is_complete() {
+                return Ok(());
+            }
+            let wait = bucket.take(data.len() as u64, Instant::now());
+            if !wait.is_zero() {
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = self.stop.cancelled() => return Err(Interruption::Stopped),
+                }
+            }
+        }
+    }
+}
+
+/// Decides after each interruption whether to go on, and how long to wait.
+struct Patience {
+    backoff: Backoff,
+    faults: u32,
+    stall: Duration,
+    headway_at: Instant,
+}
+
+impl Patience {
+    fn new(stall: Duration, now: Instant) -> Self {
+        Self { backoff: Backoff::new(WAIT.0, WAIT.1), faults: 0, stall, headway_at: now }
+    }
+
+    fn after(
+        &mut self,
+        made_headway: bool,
+        error: &ClientError,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Result<Duration, Failure> {
+        if made_headway {
+            self.backoff.reset();
+            self.faults = 0;
+            self.headway_at = now;
+        }
+        match error.class() {
+            Class::Permanent => return Err(from_error(FailureCode::Download, error)),
+            Class::Faulty => {
+                self.faults += 1;
+                if self.faults >= MAX_FAULTS {
+                    return Err(from_error(FailureCode::Download, error));
+                }
+            }
+            // A device that was taken out may be let in again; its deployments end on the server by their own rules.
+            Class::Unreachable | Class::NotAdmitted(_) | Class::Unknown => {}
+        }
+        if now.saturating_duration_since(self.headway_at) >= self.stall {
+            let message = format!("no byte came for {} s; the last error: {error}", self.stall.as_secs());
+            return Err(failure(FailureCode::Deadline, message));
+        }
+        let wait = self.backoff.next(rng);
+        Ok(error.retry_after().map_or(wait, |at_least| at_least.min(WAIT.1) + wait))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use tonic::Code;
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(3600);
+
+    fn refused(code: Code) -> ClientError {
+        ClientError::Refused { code, reason: None, message: "no".to_owned(), retry_after: None }
+    }
+
+    /// Meets the same error again and again and returns how often, how long, and how it ended.
+    fn endure(error: &ClientError, made_headway: bool) -> Option<(u32, Duration, FailureCode)> {
+        let mut rng = StdRng::seed_from_u64(1);
+        let start = Instant::now();
+        let mut now = start;
+        let mut patience = Patience::new(STALL, start);
+        for tries in 1..10_000 {
+            match patience.after(made_headway, error, now, &mut rng) {
+                Ok(wait) => {
+                    assert!(wait <= WAIT.1);
+                    now += wait;
+                }
+                Err(failure) => return Some((tries, now - start, failure.code)),
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn what_cannot_get_better_ends_at_once() {
+        let end = endure(&refused(Code::NotFound), false);
+        assert_eq!(end, Some((1, Duration::ZERO, FailureCode::Download)));
+    }
+
+    #[test]
+    fn nonsense_is_borne_a_bounded_number_of_times() {
+        let (tries, _, code) = endure(&refused(Code::Internal), false).unwrap();
+        assert_eq!((tries, code), (MAX_FAULTS, FailureCode::Download));
+        assert_eq!(endure(&refused(Code::Internal), true), None, "headway starts the count anew");
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_waited_for_until_the_deadline() {
+        let unreachable = ClientError::Unreachable { reason: "connection refused".to_owned() };
+        let (_, waited, code) = endure(&unreachable, false).unwrap();
+        assert_eq!(code, FailureCode::Deadline);
+        assert!((STALL..STALL + WAIT.1).contains(&waited), "{waited:?}");
+    }
+}

@@ -1,0 +1,252 @@
+//! Keeps the agent's record through a power cut, in two generations of which the newer whole one counts.
+//!
+//! Each generation is a file of its own, framed by its length and a SHA-256, so that a torn or damaged one is noticed
+//! and never half believed. Saving replaces the older of the two. When no generation can be read the record is lost:
+//! the caller has to stay with what runs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::durable;
+use crate::machine::State;
+
+const MAGIC: &[u8; 8] = b"OTAJRNL1";
+const NAMES: [&str; 2] = ["state.0", "state.1"];
+/// Magic, generation and length.
+const HEADER_BYTES: usize = 24;
+const CHECKSUM_BYTES: usize = 32;
+
+/// What is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The machine's state.
+    pub state: State,
+    /// Reports up to this sequence may have been sent already.
+    pub sequence: u64,
+}
+
+/// What was found on disk.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No journal: a device that has never worked.
+    Nothing,
+    /// The newest record that is whole.
+    Record(Box<Record>),
+    /// There is a journal, and no generation of it can be read.
+    Unreadable,
+}
+
+/// Why a record was not saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The record cannot be written as JSON.
+    #[error("cannot encode the journal")]
+    Encode(#[source] serde_json::Error),
+    /// The disk does not take it.
+    #[error("cannot write the journal {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The journal of one data directory.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+    generation: u64,
+}
+
+impl Journal {
+    /// Opens the journal of a data directory and reads what it holds.
+    pub fn open(folder: &Path) -> io::Result<(Self, Found)> {
+        let (generation, found) = read(folder)?;
+        Ok((Self { folder: folder.to_owned(), generation }, found))
+    }
+
+    /// Saves a record. When this returns without an error, the record survives a power cut.
+    pub fn save(&mut self, record: &Record) -> Result<(), SaveError> {
+        let payload = serde_json::to_vec(record).map_err(SaveError::Encode)?;
+        let generation = self.generation + 1;
+        let path = self.folder.join(NAMES[usize::from(generation % 2 == 1)]);
+        durable::write(&path, &encode(generation, &payload), 0o644)
+            .map_err(|source| SaveError::Write { path, source })?;
+        self.generation = generation;
+        Ok(())
+    }
+}
+
+/// Reads a journal that another process may be writing to.
+pub fn peek(folder: &Path) -> io::Result<Found> {
+    read(folder).map(|(_, found)| found)
+}
+
+fn read(folder: &Path) -> io::Result<(u64, Found)> {
+    let mut generation = 0;
+    let mut found = Found::Nothing;
+    for name in NAMES {
+        let bytes = match fs::read(folder.join(name)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let record = decode(&bytes).and_then(|(number, payload)| Some((number, serde_json::from_slice(payload).ok()?)));
+        match record {
+            Some((number, record)) if number >= generation => {
+                generation = number;
+                found = Found::Record(record);
+            }
+            Some(_) => {}
+            None if found == Found::Nothing => found = Found::Unreadable,
+            None => {}
+        }
+    }
+    Ok((generation, found))
+}
+
+fn encode(generation: u64, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len() + CHECKSUM_BYTES);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&generation.to_be_bytes());
+    bytes.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(payload);
+    let checksum = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&checksum);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (framed, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
+    let (header, payload) = framed.split_at_checked(HEADER_BYTES)?;
+    let (magic, numbers) = header.split_at(MAGIC.len());
+    let (generation, length) = numbers.split_at(8);
+    let generation = u64::from_be_bytes(generation.try_into().ok()?);
+    let length = u64::from_be_bytes(length.try_into().ok()?);
+    let is_whole = magic == MAGIC && length == payload.len() as u64 && Sha256::digest(framed)[..] == *checksum;
+    is_whole.then_some((generation, payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(sequence: u64) -> Record {
+        Record { sequence, ..Record::default() }
+    }
+
+    fn saved(folder: &Path, count: u64) {
+        let (mut journal, _) = Journal::open(folder).unwrap();
+        for sequence in 1..=count {
+            journal.save(&record(sequence)).unwrap();
+        }
+    }
+
+    fn sequence(found: &Found) -> Option<u64> {
+        match found {
+            Found::Record(record) => Some(record.sequence),
+            Found::Nothing | Found::Unreadable => None,
+        }
+    }
+
+    #[test]
+    fn the_newest_record_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(peek(folder.path()).unwrap(), Found::Nothing);
+        for count in 1..5 {
+            saved(folder.path(), count);
+            assert_eq!(sequence(&peek(folder.path()).unwrap()), Some(count));
+        }
+    }
+
+    #[test]
+    fn generations_go_on_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        saved(folder.path(), 3);
+        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        journal.save(&record(9)).unwrap();
+        assert_eq!(sequence(&peek(folder.path()).unwrap()), Some(9));
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_shape_is_unreadable_and_not_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(NAMES[1]), encode(1, br#"{"from":"the future"}"#)).unwrap();
+        assert_eq!(peek(folder.path()).unwrap(), Found::Unreadable);
+    }
+
+    #[test]
+    fn the_first_agents_record_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let json = br#"{"state":{"phase":{"name":"idle"},"settled":[],"journal_lost":true},"sequence":7}"#;
+        fs::write(folder.path().join(NAMES[1]), encode(1, json)).unwrap();
+        let Found::Record(record) = peek(folder.path()).unwrap() else { panic!("should be readable") };
+        assert_eq!((record.sequence, record.state.journal_lost), (7, true));
+    }
+
+    #[test]
+    fn a_leftover_of_an_interrupted_save_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        saved(folder.path(), 2);
+        fs::write(folder.path().join("state.1.tmp"), b"half").unwrap();
+        saved(folder.path(), 1);
+        assert_eq!(sequence(&peek(folder.path()).unwrap()), Some(1), "the third generation");
+    }
+
+    fn damage(bytes: &mut Vec<u8>, truncate: Option<prop::sample::Index>, flips: &[(prop::sample::Index, u8)]) -> bool {
+        let before = bytes.clone();
+        if let Some(at) = truncate {
+            bytes.truncate(at.index(bytes.len()));
+        }
+        for (at, bit) in flips {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << (bit % 8);
+            }
+        }
+        *bytes != before
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_damage_to_the_newest_generation_falls_back_to_the_other(
+            truncate in any::<Option<prop::sample::Index>>(),
+            flips in prop::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            saved(folder.path(), 5);
+            let newest = folder.path().join(NAMES[1]);
+            let mut bytes = fs::read(&newest).unwrap();
+            let is_damaged = damage(&mut bytes, truncate, &flips);
+            fs::write(&newest, &bytes).unwrap();
+            let expected = if is_damaged { 4 } else { 5 };
+            prop_assert_eq!(sequence(&peek(folder.path()).unwrap()), Some(expected));
+        }
+
+        #[test]
+        fn damage_to_both_generations_is_never_taken_for_a_record(
+            truncate in any::<prop::sample::Index>(),
+            flip in any::<(prop::sample::Index, u8)>(),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            saved(folder.path(), 2);
+            for (name, truncate, flips) in [(NAMES[0], Some(truncate), vec![]), (NAMES[1], None, vec![flip])] {
+                let path = folder.path().join(name);
+                let mut bytes = fs::read(&path).unwrap();
+                prop_assert!(damage(&mut bytes, truncate, &flips));
+                fs::write(&path, &bytes).unwrap();
+            }
+            prop_assert_eq!(peek(folder.path()).unwrap(), Found::Unreadable);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What the device runs and does, read from the data directory without disturbing the agent that works in it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use ota_domain::{DeploymentId, PackageName, Sha256Digest, Version};
+use serde::Serialize;
+
+use crate::identity::{self, Enrollment};
+use crate::journal::{self, Found, Record};
+use crate::machine::{Outcome, Phase, Settled};
+use crate::releases::{self, Releases};
+
+/// Why the status cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The enrolment cannot be read.
+    #[error(transparent)]
+    Identity(identity::Error),
+    /// The data directory cannot be read.
+    #[error("cannot read the data directory {path}")]
+    Disk {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The device's status.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The agent's own version.
+    pub agent_version: &'static str,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Who the device is; nothing before it is enrolled.
+    pub enrollment: Option<Enrollment>,
+    /// The agent's record is lost; what runs is not affected.
+    pub is_journal_lost: bool,
+    /// What runs.
+    pub running: Vec<Running>,
+    /// The work at hand.
+    pub work: Option<Work>,
+    /// How the last work ended.
+    pub last: Option<Last>,
+}
+
+/// One release that runs.
+#[derive(Debug, Serialize)]
+pub struct Running {
+    /// The package.
+    pub package: PackageName,
+    /// The version.
+    pub version: Version,
+    /// The payload.
+    pub payload_sha256: Sha256Digest,
+    /// When it was unpacked.
+    pub installed_at: DateTime<Utc>,
+    /// The version to go back to.
+    pub previous: Option<Version>,
+}
+
+/// The work at hand.
+#[derive(Debug, Serialize)]
+pub struct Work {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The package.
+    pub package: PackageName,
+    /// The version to come to.
+    pub version: Version,
+    /// Where the work is.
+    pub phase: &'static str,
+    /// Bytes downloaded.
+    pub bytes_done: u64,
+    /// Bytes to download.
+    pub size_bytes: u64,
+}
+
+/// How the last work ended.
+#[derive(Debug, Serialize)]
+pub struct Last {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The package.
+    pub package: PackageName,
+    /// The version that it was about.
+    pub version: Version,
+    /// The end and, if it was a bad one, why.
+    pub outcome: Outcome,
+}
+
+impl Status {
+    /// Reads the status of a data directory.
+    pub fn read(data: &Path) -> Result<Self, Error> {
+        let disk = |source| Error::Disk { path: data.to_owned(), source };
+        let (record, is_unreadable) = match journal::peek(data).map_err(disk)? {
+            Found::Record(record) => (*record, false),
+            Found::Nothing => (Record::default(), false),
+            Found::Unreadable => (Record::default(), true),
+        };
+        let mut running = Vec::new();
+        for package in releases::packages(data).map_err(disk)? {
+            let releases = Releases::new(data, &package);
+            let Some(current) = releases.current().map_err(disk)? else { continue };
+            let Some(record) = releases.record(current).map_err(disk)? else { continue };
+            running.push(Running {
+                package,
+                version: record.release.version,
+                payload_sha256: current,
+                installed_at: record.installed_at,
+                previous: releases.previous_release().map_err(disk)?.map(|release| release.version),
+            });
+        }
+        Ok(Self {
+            agent_version: env!("CARGO_PKG_VERSION"),
+            data_dir: data.to_owned(),
+            enrollment: Enrollment::load(data).map_err(Error::Identity)?,
+            is_journal_lost: is_unreadable || record.state.journal_lost,
+            running,
+            work: work(data, &record.state.phase),
+            last: record.state.settled.into_iter().next_back().map(last),
+        })
+    }
+}
+
+fn work(data: &Path, phase: &Phase) -> Option<Work> {
+    let job = phase.job()?;
+    let release = &job.release;
+    let size_bytes = release.payload.size_bytes;
+    let (name, bytes_done) = match phase {
+        Phase::Idle => return None,
+        Phase::Downloading { .. } => {
+            let part = std::fs::metadata(Releases::new(data, &release.package).part(release.payload.sha256));
+            ("downloading", part.map(|part| part.len()).unwrap_or(0))
+        }
+        Phase::Verified { .. } => ("installing", size_bytes),
+        Phase::Activating { .. } => ("switching", size_bytes),
+        Phase::Trial { .. } => ("verifying", size_bytes),
+        Phase::Returning { .. } => ("rolling_back", size_bytes),
+        Phase::Ended { .. } => ("reporting", size_bytes),
+    };
+    Some(Work {
+        deployment: job.deployment,
+        attempt: job.attempt,
+        package: release.package.clone(),
+        version: release.version.clone(),
+        phase: name,
+        bytes_done,
+        size_bytes,
+    })
+}
+
+fn last(settled: Settled) -> Last {
+    Last {
+        deployment: settled.deployment,
+        attempt: settled.attempt,
+        package: settled.release.package,
+        version: settled.release.version,
+        outcome: settled.outcome,
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.enrollment {
+            Some(enrollment) => {
+                writeln!(f, "Device:   {} ({})", enrollment.device, enrollment.state.as_str())?;
+                writeln!(f, "Server:   {}", enrollment.server)?;
+                writeln!(f, "Hardware: {}", enrollment.hardware)?;
+            }
+            None => writeln!(f, "Device:   not enrolled")?,
+        }
+        writeln!(f, "Data:     {}", self.data_dir.display())?;
+        if self.is_journal_lost {
+            writeln!(f, "Record:   lost; the device stays with what runs until its next deployment")?;
+        }
+        if self.running.is_empty() {
+            writeln!(f, "Running:  nothing")?;
+        }
+        for running in &self.running {
+            write!(f, "Running:  {} {}", running.package, running.version)?;
+            match &running.previous {
+                Some(previous) => writeln!(f, " (before: {previous})")?,
+                None => writeln!(f)?,
+            }
+        }
+        match &self.work {
+            Some(work) => {
+                write!(f, "Work:     {} {}: {}", work.package, work.version, work.phase)?;
+                let percent = work.bytes_done.saturating_mul(100).checked_div(work.size_bytes).unwrap_or(100);
+                writeln!(f, ", {} of {} bytes ({percent} %)", work.bytes_done, work.size_bytes)?;
+            }
+            None => writeln!(f, "Work:     none")?,
+        }
+        if let Some(last) = &self.last {
+            writeln!(f, "Last:     {} {}: {}", last.package, last.version, last.outcome)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_that_does_not_exist_has_a_status() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = Status::read(&folder.path().join("none")).unwrap();
+        assert!(status.enrollment.is_none() && status.running.is_empty() && status.work.is_none());
+        assert!(status.to_string().contains("not enrolled"));
+    }
+}
