@@ -1,0 +1,118 @@
+//! The connection to the server: one channel, the token and the request id on every call.
+
+use std::time::Duration;
+
+use ota_proto::admin::v1::{
+    access_service_client::AccessServiceClient, device_service_client::DeviceServiceClient,
+    enroll_token_service_client::EnrollTokenServiceClient, event_service_client::EventServiceClient,
+    package_service_client::PackageServiceClient, rollout_service_client::RolloutServiceClient,
+    status_service_client::StatusServiceClient,
+};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+use uuid::Uuid;
+
+use crate::{
+    context::Target,
+    error::{Failure, REQUEST_ID_KEY, root_cause},
+    server_url::ServerUrl,
+};
+
+/// How long to wait for the server to take the connection. A person is waiting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a silent connection is asked for a sign of life, and how long it may take to give one.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
+
+/// Largest answer taken. A page of 500 devices with 64 long labels each is around 5 MB.
+const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+
+/// A channel that adds the credentials.
+pub type Transport = InterceptedService<Channel, Credentials>;
+
+/// Adds token and request id to every call.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    token: MetadataValue<Ascii>,
+    request_id: MetadataValue<Ascii>,
+}
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        metadata.insert("authorization", self.token.clone());
+        metadata.insert(REQUEST_ID_KEY, self.request_id.clone());
+        Ok(request)
+    }
+}
+
+/// A connection to one server as one caller.
+#[derive(Debug, Clone)]
+pub struct Client {
+    transport: Transport,
+}
+
+impl Client {
+    /// Connects. All calls of one command carry the same request id, so that the server's log shows what belongs
+    /// together.
+    pub async fn connect(target: &Target, request_id: Uuid) -> Result<Self, Failure> {
+        let channel = connect(&target.server).await?;
+        let request_id = MetadataValue::try_from(request_id.to_string()).expect("a UUID is plain ASCII");
+        let credentials = Credentials { token: target.token.header(), request_id };
+        Ok(Self { transport: InterceptedService::new(channel, credentials) })
+    }
+
+    /// Returns the client for callers and their tokens.
+    pub fn access(&self) -> AccessServiceClient<Transport> {
+        AccessServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// Returns the client for devices.
+    pub fn devices(&self) -> DeviceServiceClient<Transport> {
+        DeviceServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// Returns the client for enrolment tokens.
+    pub fn enroll_tokens(&self) -> EnrollTokenServiceClient<Transport> {
+        EnrollTokenServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// Returns the client for events.
+    pub fn events(&self) -> EventServiceClient<Transport> {
+        EventServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// Returns the client for packages, releases and payloads.
+    pub fn packages(&self) -> PackageServiceClient<Transport> {
+        PackageServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// Returns the client for rollouts and deployments.
+    pub fn rollouts(&self) -> RolloutServiceClient<Transport> {
+        RolloutServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// Returns the client for the server's state.
+    pub fn status(&self) -> StatusServiceClient<Transport> {
+        StatusServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+}
+
+/// Opens the channel. The one place that knows how a connection is made; encryption belongs here.
+async fn connect(server: &ServerUrl) -> Result<Channel, Failure> {
+    let endpoint = Endpoint::from(server.uri().clone())
+        .user_agent(concat!("otactl/", env!("CARGO_PKG_VERSION")))
+        .map_err(|error| Failure::because("cannot set up the connection", &error))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1);
+    endpoint.connect().await.map_err(|error| {
+        Failure::failed(format!("cannot reach {server}: {}", root_cause(&error)))
+            .hint("does the server run, and is this its address? See `otactl context show`")
+    })
+}

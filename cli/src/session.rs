@@ -1,0 +1,101 @@
+//! What every command is given: its printer, its voice, whether it may ask, and the way to the server.
+
+use std::{io::IsTerminal, path::PathBuf};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use crate::{
+    client::Client,
+    consent::Asker,
+    context::{self, Contexts, Overrides},
+    credential::Token,
+    error::Failure,
+    messages::Messages,
+    options::GlobalOptions,
+    output::Printer,
+};
+
+/// One run of otactl.
+pub struct Session {
+    /// Standard output.
+    pub printer: Printer,
+    /// Standard error.
+    pub messages: Messages,
+    /// Questions to the person.
+    pub asker: Asker,
+    /// Id of all requests of this run.
+    pub request_id: Uuid,
+    options: GlobalOptions,
+    token_variable: Option<String>,
+    client: OnceCell<Client>,
+}
+
+impl Session {
+    /// Starts a run. `token_variable` is what the environment holds as a token.
+    pub fn new(options: GlobalOptions, token_variable: Option<String>, request_id: Uuid) -> Self {
+        let out = Box::new(std::io::BufWriter::new(anstream::stdout()));
+        Self {
+            printer: Printer::new(options.output, !options.no_headers, Utc::now, out),
+            messages: Messages::new(options.quiet),
+            asker: Asker::new(!options.no_input && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()),
+            request_id,
+            options,
+            token_variable,
+            client: OnceCell::new(),
+        }
+    }
+
+    /// Returns the moment that ages and expiry times are counted from.
+    pub fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+
+    /// Returns the options that every command takes.
+    pub fn options(&self) -> &GlobalOptions {
+        &self.options
+    }
+
+    /// Returns where the contexts are kept.
+    pub fn contexts_path(&self) -> Result<PathBuf, Failure> {
+        self.options.config.clone().map_or_else(context::default_path, Ok)
+    }
+
+    /// Reads the saved contexts.
+    pub fn contexts(&self) -> Result<Contexts, Failure> {
+        let path = self.contexts_path()?;
+        let contexts = Contexts::load(&path)?;
+        if let Some(warning) = context::exposed(&path) {
+            self.messages.warn(&warning);
+        }
+        Ok(contexts)
+    }
+
+    /// Returns the token that options or environment give, if they do.
+    pub fn token_given(&self) -> Result<Option<Token>, Failure> {
+        match (&self.options.token_file, &self.token_variable) {
+            (Some(path), _) => Token::read(path).map(Some),
+            (None, Some(text)) => Token::parse(text).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Connects to the server that options, environment and contexts name; the second time, returns the same client.
+    pub async fn client(&self) -> Result<Client, Failure> {
+        let client = self
+            .client
+            .get_or_try_init(|| async {
+                let overrides = Overrides {
+                    context: self.options.context.clone(),
+                    server: self.options.server.clone(),
+                    token: self.token_given()?,
+                    insecure: self.options.insecure,
+                };
+                let target = self.contexts()?.target(overrides)?;
+                Client::connect(&target, self.request_id).await
+            })
+            .await?;
+        Ok(client.clone())
+    }
+}
