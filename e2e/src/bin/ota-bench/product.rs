@@ -1,0 +1,122 @@
+//! The product under measurement: the released server on a Postgres of its own, in processes of their own.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, ensure};
+use ota_e2e::operator::Operator;
+use ota_server::{
+    db::MIGRATOR,
+    postgres::{Cluster, Durability},
+};
+use sqlx::PgPool;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::child::{self, Child};
+
+/// A running server with its database.
+#[derive(Debug)]
+pub(crate) struct Product {
+    /// Where it listens, as a URL.
+    pub(crate) url: String,
+    /// The server's process.
+    pub(crate) server: Child,
+    /// The server's database, for what no API does: thousands of devices at once.
+    pub(crate) database: PgPool,
+    admin_token: String,
+    counts_statements: bool,
+    cluster: Cluster,
+    folder: TempDir,
+}
+
+impl Product {
+    /// Starts both in a fresh folder beneath `scratch`. `flags` go to the server.
+    pub(crate) async fn start(scratch: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        let folder = crate::scratch_folder(scratch)?;
+        let postgres = folder.path().join("postgres");
+        let counting = [("shared_preload_libraries", "pg_stat_statements")];
+        // Without the contributed modules there is still the count of transactions.
+        let (cluster, counts_statements) = match Cluster::start_with(&postgres, Durability::Full, &counting).await {
+            Ok(cluster) => (cluster, true),
+            Err(_) => (Cluster::start(&postgres, Durability::Full).await?, false),
+        };
+        let database = PgPool::connect_with(cluster.connect_options()).await?;
+        MIGRATOR.run(&database).await?;
+        if counts_statements {
+            sqlx::query("CREATE EXTENSION pg_stat_statements").execute(&database).await?;
+        }
+        let data = folder.path().join("server");
+        let mut command = Command::new(program("ota-server")?);
+        command
+            .args(["--log", "warn", "--listen", "127.0.0.1:0", "--database-url", &cluster.url(), "--data-dir"])
+            .arg(&data)
+            .args(flags);
+        let (server, url) = Child::start_listening("ota-server", &mut command)?;
+        let token = fs::read_to_string(data.join("admin-token")).context("the server left no admin token")?;
+        let admin_token = token.trim().to_owned();
+        Ok(Self { url, server, database, admin_token, counts_statements, cluster, folder })
+    }
+
+    /// The folder of the blob store.
+    pub(crate) fn blobs(&self) -> std::path::PathBuf {
+        self.folder.path().join("server/blobs")
+    }
+
+    /// The address without the scheme.
+    pub(crate) fn authority(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap_or(&self.url)
+    }
+
+    /// The first admin.
+    pub(crate) fn operator(&self) -> Operator {
+        Operator::new(&self.url, &self.admin_token)
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn channel(&self) -> anyhow::Result<Channel> {
+        connect(&self.url).await
+    }
+
+    /// Processor time of Postgres.
+    pub(crate) fn database_cpu_seconds(&self) -> anyhow::Result<f64> {
+        let file = self.folder.path().join("postgres/data/postmaster.pid");
+        let pid = fs::read_to_string(&file)?.lines().next().and_then(|line| line.trim().parse().ok());
+        child::tree_cpu_seconds(pid.context("Postgres left no process id")?)
+    }
+
+    /// Statements that Postgres has executed, those of this function left out.
+    pub(crate) async fn statements(&self) -> anyhow::Result<i64> {
+        let query = if self.counts_statements {
+            "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_%'"
+        } else {
+            "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+        };
+        Ok(sqlx::query_scalar(query).fetch_one(&self.database).await?)
+    }
+
+    /// What [`Product::statements`] counts.
+    pub(crate) fn statements_source(&self) -> &'static str {
+        if self.counts_statements { "pg_stat_statements" } else { "pg_stat_database" }
+    }
+
+    /// Stops the server, then its database.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.server.stop()?;
+        self.database.close().await;
+        self.cluster.stop().await?;
+        Ok(())
+    }
+}
+
+/// A connection to a server, as a device makes it.
+pub(crate) async fn connect(url: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true);
+    endpoint.connect().await.with_context(|| format!("cannot connect to {url}"))
+}
+
+/// One of the project's programs, as built beside this one.
+pub(crate) fn program(name: &str) -> anyhow::Result<std::path::PathBuf> {
+    let program = std::env::current_exe()?.with_file_name(name);
+    ensure!(program.exists(), "{} is not there: scripts/bench.sh builds it", program.display());
+    Ok(program)
+}

@@ -1,0 +1,56 @@
+//! Puts a credential into every call.
+
+use http::HeaderValue;
+use tonic::{
+    Request, Status,
+    metadata::MetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+/// A connection that says who is calling.
+pub type Authorized = InterceptedService<Channel, Bearer>;
+
+/// What goes behind `authorization: Bearer`, or nothing.
+#[derive(Debug, Clone)]
+pub struct Bearer(Option<String>);
+
+impl Bearer {
+    /// Calls with this token.
+    #[must_use]
+    pub fn new(token: &str) -> Self {
+        Self(Some(token.to_owned()))
+    }
+
+    /// Calls without any.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self(None)
+    }
+
+    /// Returns the token, if there is one.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            let value = HeaderValue::try_from(format!("Bearer {token}")).expect("a token has no control characters");
+            let value = MetadataValue::try_from(value.as_bytes()).expect("the same");
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}
+
+/// Connects to a server when first used, and again whenever that is needed.
+///
+/// # Panics
+/// When the URL is none.
+#[must_use]
+pub fn connect(url: &str) -> Channel {
+    Endpoint::from_shared(url.to_owned()).expect("a URL").connect_lazy()
+}

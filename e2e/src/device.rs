@@ -1,0 +1,261 @@
+//! A device that speaks the device API by itself, without the agent: so that a test decides what it says and when.
+
+use std::time::Duration;
+
+use ota_domain::{
+    Sha256Digest,
+    secret::{BearerToken, EnrollmentString, Secret},
+};
+use ota_proto::device::v1::{
+    CheckInRequest, CheckInResponse, Deployment, DeploymentState, DownloadRequest, EncodingKind, EnrollRequest,
+    EnrollmentState, Payload, ReportProgressRequest, RunningRelease, Verdict, WatchRequest, WatchResponse,
+    enrollment_service_client::EnrollmentServiceClient, update_service_client::UpdateServiceClient,
+};
+use tonic::{Status, Streaming, transport::Channel};
+
+use crate::{
+    credential::{self, Authorized, Bearer},
+    eventually,
+    operator::crc32c,
+};
+
+/// How long a broken test takes to fail.
+const GRANT_LIMIT: Duration = Duration::from_secs(20);
+
+/// A device with its own credential.
+#[derive(Debug, Clone)]
+pub struct TestDevice {
+    id: String,
+    state: EnrollmentState,
+    credential: [u8; 32],
+    bearer: Bearer,
+    channel: Channel,
+}
+
+impl TestDevice {
+    /// Enrols with a fresh credential.
+    ///
+    /// # Errors
+    /// When refused.
+    pub async fn enroll(url: &str, enrollment_string: &str, hardware: &str) -> Result<Self, Status> {
+        Self::enroll_with(url, enrollment_string, hardware, rand::random()).await
+    }
+
+    /// Enrols with this credential.
+    ///
+    /// # Errors
+    /// When refused.
+    ///
+    /// # Panics
+    /// When the string is no enrolment string, or the answer holds no device.
+    pub async fn enroll_with(
+        url: &str,
+        enrollment_string: &str,
+        hardware: &str,
+        credential: [u8; 32],
+    ) -> Result<Self, Status> {
+        let string: EnrollmentString = enrollment_string.parse().expect("an enrolment string");
+        let channel = credential::connect(url);
+        let request = EnrollRequest {
+            token_id: string.token_id(),
+            secret: string.secret(),
+            hardware: hardware.to_owned(),
+            credential: credential.to_vec().into(),
+            ..Default::default()
+        };
+        let answer = EnrollmentServiceClient::new(channel.clone()).enroll(request).await?.into_inner();
+        let device = answer.device.parse().expect("an answer has the device's id");
+        let bearer = BearerToken::Device { device, secret: Secret(credential) }.to_string();
+        Ok(Self { state: answer.state(), id: answer.device, credential, bearer: Bearer::new(&bearer), channel })
+    }
+
+    /// The same device at another server.
+    #[must_use]
+    pub fn at(&self, url: &str) -> Self {
+        Self { channel: credential::connect(url), ..self.clone() }
+    }
+
+    /// Returns its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns its resource name, as operators write it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("devices/{}", self.id)
+    }
+
+    /// Returns what it was told when it enrolled.
+    #[must_use]
+    pub fn state(&self) -> EnrollmentState {
+        self.state
+    }
+
+    /// Returns its secret.
+    #[must_use]
+    pub fn credential(&self) -> [u8; 32] {
+        self.credential
+    }
+
+    /// Returns the credential it calls with.
+    #[must_use]
+    pub fn bearer(&self) -> Bearer {
+        self.bearer.clone()
+    }
+
+    /// Calls `UpdateService`.
+    #[must_use]
+    pub fn updates(&self) -> UpdateServiceClient<Authorized> {
+        UpdateServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+    }
+
+    /// Checks in, running nothing.
+    ///
+    /// # Errors
+    /// When refused.
+    pub async fn check_in(&self) -> Result<CheckInResponse, Status> {
+        self.check_in_running(&[]).await
+    }
+
+    /// Checks in, running these.
+    ///
+    /// # Errors
+    /// When refused.
+    pub async fn check_in_running(&self, running: &[RunningRelease]) -> Result<CheckInResponse, Status> {
+        let request =
+            CheckInRequest { running: running.to_vec(), agent_version: "1.0.0".to_owned(), ..Default::default() };
+        Ok(self.updates().check_in(request).await?.into_inner())
+    }
+
+    /// Checks in until that brings a deployment: a replica hears of an assignment soon, not at once.
+    ///
+    /// # Panics
+    /// When it is refused, or brings none or several.
+    pub async fn granted(&self) -> Deployment {
+        eventually("a check-in brings a deployment", GRANT_LIMIT, async || {
+            let mut answer = self.check_in().await.expect("a device checks in");
+            assert!(answer.deployments.len() < 2, "{:?}", answer.deployments);
+            answer.deployments.pop()
+        })
+        .await
+    }
+
+    /// Holds the doorbell.
+    ///
+    /// # Errors
+    /// When refused.
+    pub async fn watch(&self) -> Result<Streaming<WatchResponse>, Status> {
+        Ok(self.updates().watch(WatchRequest {}).await?.into_inner())
+    }
+
+    /// Downloads a range and checks every piece of it: its place, its length, its checksum. 0 means up to the end.
+    ///
+    /// # Errors
+    /// When refused.
+    ///
+    /// # Panics
+    /// When a piece is not as the API promises.
+    pub async fn download(&self, sha256: &[u8], offset: u64, length: u64) -> Result<Vec<u8>, Status> {
+        const LONGEST_PIECE: usize = 256 * 1024;
+        let request = DownloadRequest {
+            sha256: sha256.to_vec().into(),
+            encoding: EncodingKind::Identity.into(),
+            offset: i64::try_from(offset).expect("an offset that the API can say"),
+            length: i64::try_from(length).expect("a length that the API can say"),
+            ..Default::default()
+        };
+        let mut stream = self.updates().download(request).await?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.message().await? {
+            assert_eq!(u64::try_from(piece.offset), Ok(offset + bytes.len() as u64), "pieces come in order");
+            assert!((1..=LONGEST_PIECE).contains(&piece.data.len()), "a piece has {} bytes", piece.data.len());
+            assert_eq!(piece.crc32c, crc32c(&piece.data), "the checksum of the piece at {}", piece.offset);
+            bytes.extend_from_slice(&piece.data);
+        }
+        Ok(bytes)
+    }
+
+    /// Reports a state in which nothing went wrong.
+    ///
+    /// # Errors
+    /// When refused.
+    pub async fn report(
+        &self,
+        deployment: &Deployment,
+        sequence: i64,
+        state: DeploymentState,
+    ) -> Result<Verdict, Status> {
+        let request = ReportProgressRequest {
+            deployment: deployment.deployment.clone(),
+            attempt: deployment.attempt,
+            sequence,
+            state: state.into(),
+            running: match state {
+                DeploymentState::Succeeded => vec![runs(deployment)],
+                DeploymentState::Unspecified
+                | DeploymentState::Downloading
+                | DeploymentState::Installing
+                | DeploymentState::Rebooting
+                | DeploymentState::Verifying
+                | DeploymentState::Failed
+                | DeploymentState::RolledBack
+                | DeploymentState::Rejected => Vec::new(),
+            },
+            ..Default::default()
+        };
+        Ok(self.updates().report_progress(request).await?.into_inner().verdict())
+    }
+
+    /// Does all of a deployment: downloads, reports each state, and checks in with the new release.
+    ///
+    /// # Panics
+    /// When anything is refused, or the payload is not what it should be.
+    pub async fn complete(&self, deployment: &Deployment) {
+        let payload = payload(deployment);
+        let states = [
+            DeploymentState::Downloading,
+            DeploymentState::Installing,
+            DeploymentState::Verifying,
+            DeploymentState::Succeeded,
+        ];
+        for (sequence, state) in (1..).zip(states) {
+            if state == DeploymentState::Installing {
+                let bytes = self.download(&payload.sha256, 0, 0).await.expect("a device downloads");
+                assert_eq!(sha256(&bytes).0, *payload.sha256);
+            }
+            self.report(deployment, sequence, state).await.expect("a device reports");
+        }
+        self.check_in_running(&[runs(deployment)]).await.expect("a device checks in");
+    }
+}
+
+/// Returns the payload of a deployment.
+///
+/// # Panics
+/// When it has none.
+#[must_use]
+pub fn payload(deployment: &Deployment) -> Payload {
+    deployment.payload.clone().expect("a deployment has a payload")
+}
+
+/// Returns what a device says when it runs a deployment's release.
+///
+/// # Panics
+/// When the deployment has no payload.
+#[must_use]
+pub fn runs(deployment: &Deployment) -> RunningRelease {
+    RunningRelease {
+        package: deployment.package.clone(),
+        version: deployment.version.clone(),
+        payload_sha256: payload(deployment).sha256,
+    }
+}
+
+/// Names bytes.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> Sha256Digest {
+    use sha2::{Digest as _, Sha256};
+    Sha256Digest(Sha256::digest(bytes).into())
+}

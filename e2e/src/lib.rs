@@ -1,0 +1,29 @@
+//! What the tests of the whole are made of: a server on a database of its own, the people and the devices that call it,
+//! and real processes that can be killed.
+//!
+//! Tests speak to the server as its users do, through the API. They look into the database only for what no user may
+//! see: that nothing was stored, and how much was asked. They never sleep: they wait for streams, or look again until a
+//! deadline with [`eventually`].
+
+pub mod binaries;
+pub mod credential;
+pub mod database;
+pub mod deadline;
+pub mod device;
+pub mod operator;
+pub mod process;
+pub mod proxy;
+pub mod raw;
+pub mod refusal;
+pub mod server;
+pub mod small_disk;
+pub mod tree;
+
+pub use binaries::Binaries;
+pub use deadline::eventually;
+pub use device::TestDevice;
+pub use operator::Operator;
+pub use proxy::CountingProxy;
+pub use refusal::{assert_refused, assert_violates, reason, violated_fields};
+pub use server::{Options, TestServer};
+pub use small_disk::SmallDisk;

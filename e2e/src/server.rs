@@ -1,0 +1,199 @@
+//! A server in this process, with a database, a data directory and a blob folder of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ota_domain::role::Role;
+use ota_server::{app::App, config::Config, server::Server};
+use sqlx::PgPool;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::{
+    credential,
+    database::{self, DedicatedCluster, TestDatabase},
+    operator::Operator,
+};
+
+/// What a test may want otherwise.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How often devices are told to check in.
+    pub check_in_interval: Duration,
+    /// Largest payload taken, in bytes.
+    pub max_payload_bytes: u64,
+    /// Where payloads are kept, when not in the data directory.
+    pub blob_store: Option<String>,
+    /// How long a stopping server waits for calls in progress.
+    pub drain_timeout: Duration,
+    /// Most connections to Postgres. Few by default: the servers of many tests share one.
+    pub database_connections: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            check_in_interval: Duration::from_secs(300),
+            max_payload_bytes: 1 << 30,
+            blob_store: None,
+            drain_timeout: Duration::from_secs(5),
+            database_connections: 6,
+        }
+    }
+}
+
+/// A running server. Dropping it ends it without a farewell; [`TestServer::stop`] stops it as SIGTERM would.
+#[derive(Debug)]
+pub struct TestServer {
+    server: Server,
+    stopping: CancellationToken,
+    admin_token: String,
+    options: Options,
+    database: Database,
+    /// Holds the blobs of all servers on the database, unless the options say where these are.
+    blobs: Arc<TempDir>,
+    data_dir: TempDir,
+}
+
+#[derive(Debug, Clone)]
+enum Database {
+    Shared(Arc<TestDatabase>),
+    Dedicated { url: String, pool: PgPool },
+}
+
+impl Database {
+    fn url(&self) -> String {
+        match self {
+            Self::Shared(database) => database.url(),
+            Self::Dedicated { url, .. } => url.clone(),
+        }
+    }
+}
+
+impl TestServer {
+    /// Starts one on a fresh database.
+    pub async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// Starts one on a fresh database, as the test wants it.
+    pub async fn with(options: Options) -> Self {
+        Self::first(Database::Shared(Arc::new(database::fresh().await)), options).await
+    }
+
+    /// Starts one on a Postgres that the test can stop and start.
+    pub async fn on(cluster: &DedicatedCluster, options: Options) -> Self {
+        let database = Database::Dedicated { url: cluster.url().to_owned(), pool: cluster.pool() };
+        Self::first(database, options).await
+    }
+
+    async fn first(database: Database, options: Options) -> Self {
+        let blobs = TempDir::with_prefix("ota-blobs-").expect("a scratch folder");
+        Self::another(database, Arc::new(blobs), options, None).await
+    }
+
+    /// Starts another server on the same database and the same blobs.
+    pub async fn replica(&self) -> Self {
+        let token = Some(self.admin_token.clone());
+        Self::another(self.database.clone(), Arc::clone(&self.blobs), self.options.clone(), token).await
+    }
+
+    async fn another(database: Database, blobs: Arc<TempDir>, options: Options, token: Option<String>) -> Self {
+        let data_dir = TempDir::with_prefix("ota-server-").expect("a scratch folder");
+        let blob_store = options.blob_store.clone().unwrap_or_else(|| blobs.path().to_string_lossy().into_owned());
+        let (server, stopping) = start(&database, data_dir.path(), blob_store, &options).await;
+        let admin_token = token.unwrap_or_else(|| {
+            let token = server.admin_token_file.as_deref().expect("a fresh database gets an admin token");
+            fs::read_to_string(token).expect("the file with the admin token").trim().to_owned()
+        });
+        Self { server, stopping, admin_token, options, database, blobs, data_dir }
+    }
+
+    /// Returns where it listens, as devices and operators write it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.server.address)
+    }
+
+    /// Connects to it.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        credential::connect(&self.url())
+    }
+
+    /// Returns the first admin's token.
+    #[must_use]
+    pub fn admin_token(&self) -> &str {
+        &self.admin_token
+    }
+
+    /// Calls as the first admin.
+    #[must_use]
+    pub fn admin(&self) -> Operator {
+        Operator::new(&self.url(), &self.admin_token)
+    }
+
+    /// Calls as somebody whom the admin gives this role.
+    pub async fn operator(&self, role: Role) -> Operator {
+        self.admin().appoint(role).await
+    }
+
+    /// Returns what the server's use cases work with.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.server.app
+    }
+
+    /// Returns connections of the test's own to the server's database.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        match &self.database {
+            Database::Shared(database) => database.pool(),
+            Database::Dedicated { pool, .. } => pool,
+        }
+    }
+
+    /// Returns the folder or URL with the payloads.
+    #[must_use]
+    pub fn blob_store(&self) -> PathBuf {
+        self.options.blob_store.as_ref().map_or_else(|| self.blobs.path().to_owned(), PathBuf::from)
+    }
+
+    /// Returns the folder with what the server keeps.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.path()
+    }
+
+    /// Tells it to stop, and does not wait.
+    pub fn begin_to_stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Stops it as SIGTERM would.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+async fn start(database: &Database, data_dir: &Path, blobs: String, options: &Options) -> (Server, CancellationToken) {
+    let config = Config {
+        database_url: Some(database.url()),
+        data_dir: data_dir.to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        insecure_listen: false,
+        blob_store: Some(blobs),
+        max_payload_bytes: options.max_payload_bytes,
+        check_in_interval: options.check_in_interval,
+        database_connections: options.database_connections,
+        drain_timeout: options.drain_timeout,
+    };
+    let stopping = CancellationToken::new();
+    let server = Server::start(&config, stopping.clone()).await;
+    (server.unwrap_or_else(|error| panic!("the server under test does not start: {error:?}")), stopping)
+}

@@ -1,0 +1,26 @@
+//! The APIs, as their users see them: a real server on a real database, called over the wire. One module for each
+//! service, and one for each promise that all of them share.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
+mod access;
+mod check_in;
+mod deployments;
+mod devices;
+mod doorbell;
+mod download;
+mod enrollment;
+mod errors;
+mod events;
+mod independent;
+mod inventory;
+mod isolation;
+mod outage;
+mod packages;
+mod policy;
+mod progress;
+mod releases;
+mod replicas;
+mod rollouts;
+mod shutdown;
+mod uploads;

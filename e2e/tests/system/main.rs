@@ -1,0 +1,11 @@
+//! The programs as they are shipped: real processes that are started, killed and started again, and what people and
+//! devices see of that.
+
+mod fleet;
+
+mod first_evening;
+mod hostile_archive;
+mod kill;
+mod memory;
+mod server_program;
+mod shutdown;

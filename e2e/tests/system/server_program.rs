@@ -1,0 +1,105 @@
+//! `ota-server` on the command line: what it takes, what it refuses, what it says.
+
+use std::fs;
+
+use ota_e2e::{Binaries, Operator, binaries::run, database, eventually, process::ServerProcess};
+use ota_proto::admin::v1::GetStatusRequest;
+use tokio::process::Command;
+
+use crate::fleet::PATIENCE;
+
+fn ota_server() -> Command {
+    let mut command = Command::new(&Binaries::get().server);
+    command.env_remove("DATABASE_URL").env_remove("OTA_DATA_DIR").env_remove("OTA_LISTEN");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test]
+async fn the_health_check_tells_a_server_that_is_ready_from_one_that_is_gone() {
+    let mut server = ServerProcess::start().await;
+    let address = server.address().to_string();
+    let check = || async { run(ota_server().args(["healthcheck", "--listen", &address])).await };
+    eventually("the server is ready", PATIENCE, async || check().await.status.success().then_some(())).await;
+    server.terminate().await;
+    let output = check().await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&address), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn an_address_beyond_this_machine_has_to_be_insisted_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(ota_server().args(["--listen", "0.0.0.0:0", "--data-dir"]).arg(folder.path())).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("--insecure-listen"), "{}", text(&output.stderr));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was made before the refusal");
+}
+
+#[tokio::test]
+async fn the_first_start_alone_makes_a_token_which_its_owner_alone_can_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut server = ServerProcess::start().await;
+    let file = server.admin_token_file();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::remove_file(&file).unwrap();
+    server.terminate().await;
+    server.restart().await;
+    assert!(!file.exists());
+
+    // Who lost it and can reach the database gets another.
+    server.terminate().await;
+    let output = run(ota_server().args(["admin-token", "second", "--data-dir"]).arg(server.data_dir())).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    server.restart().await;
+    let operator = Operator::new(&server.url(), text(&output.stdout).trim());
+    operator.status().get_status(GetStatusRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn migrating_twice_and_at_once_is_no_error() {
+    let database = database::empty().await;
+    let folder = tempfile::tempdir().unwrap();
+    let migrate = || async {
+        let mut command = ota_server();
+        run(command.arg("migrate").args(["--database-url", &database.url(), "--data-dir"]).arg(folder.path())).await
+    };
+    for output in [migrate().await, migrate().await]
+        .into_iter()
+        .chain(futures_util::future::join_all([migrate(), migrate()]).await)
+    {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE tablename = 'device'")
+        .fetch_one(database.pool())
+        .await
+        .unwrap();
+    assert_eq!(tables, 1);
+}
+
+#[tokio::test]
+async fn a_data_directory_has_one_server() {
+    let server = ServerProcess::start().await;
+    let output = run(ota_server().args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(server.data_dir())).await;
+    assert_eq!(output.status.code(), Some(1));
+    server.admin().status().get_status(GetStatusRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn help_names_every_flag_and_its_variable() {
+    let output = run(ota_server().arg("--help")).await;
+    assert!(output.status.success());
+    let help = text(&output.stdout);
+    for (flag, variable) in [
+        ("--database-url", "DATABASE_URL"),
+        ("--data-dir", "OTA_DATA_DIR"),
+        ("--listen", "OTA_LISTEN"),
+        ("--insecure-listen", "OTA_INSECURE_LISTEN"),
+        ("--blob-store", "OTA_BLOB_STORE"),
+    ] {
+        assert!(help.contains(flag) && help.contains(variable), "{flag} or {variable} is not in\n{help}");
+    }
+}
