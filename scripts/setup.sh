@@ -1,0 +1,172 @@
+#!/bin/sh
+# Installs what the project needs and this machine lacks. What is there already is left alone, without a look at the
+# network. System packages need root or a sudo that does not ask; everything else goes to .tools.
+#
+#   scripts/setup.sh THING...    toolchain | rust | postgres | buf | python | nginx
+#
+# Exits with 1 when something is still missing, and names it.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+tools=$root/.tools
+missing=
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command as root, or fails.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@" </dev/null
+    elif have sudo && sudo -n true 2>/dev/null; then
+        sudo -n "$@" </dev/null
+    else
+        say "neither root nor a sudo without password: cannot run $*"
+        return 1
+    fi
+}
+
+# Installs by the first package manager there is; the arguments are its packages for apt, dnf, apk, pacman and brew.
+install() {
+    if have apt-get; then
+        say "apt-get install $1"
+        # shellcheck disable=SC2086 # several packages
+        apt_install $1 || { as_root apt-get -q update && apt_install $1; }
+    elif have dnf; then
+        say "dnf install $2"
+        # shellcheck disable=SC2086
+        as_root dnf -qy install $2
+    elif have apk; then
+        say "apk add $3"
+        # shellcheck disable=SC2086
+        as_root apk add -q $3
+    elif have pacman; then
+        say "pacman -S $4"
+        # shellcheck disable=SC2086
+        as_root pacman -Sy --noconfirm --needed $4
+    elif have brew; then
+        say "brew install $5"
+        # shellcheck disable=SC2086
+        brew install -q $5 </dev/null
+    else
+        say "found no apt-get, dnf, apk, pacman or brew"
+        return 1
+    fi >&2
+}
+
+# Debian starts what it installs; a policy of 101 forbids that for as long as the installation takes.
+apt_install() {
+    policy=/usr/sbin/policy-rc.d
+    made=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root_write "$policy" && as_root chmod 755 "$policy" && made=1
+    fi
+    status=0
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends "$@" || status=$?
+    [ -z "$made" ] || as_root rm "$policy"
+    return $status
+}
+
+as_root_write() {
+    if [ "$(id -u)" = 0 ]; then
+        cat >"$1"
+    elif have sudo && sudo -n true 2>/dev/null; then
+        sudo -n tee "$1" >/dev/null
+    else
+        return 1
+    fi
+}
+
+# A linker and a C compiler (for the TLS library), and make itself.
+set_up_toolchain() {
+    have cc && have make && return
+    install "gcc libc6-dev make" "gcc make" "gcc musl-dev make" "gcc make" "make" && have cc && have make
+}
+
+set_up_rust() {
+    have cargo || { say "there is no cargo: see https://rustup.rs" && return 1; }
+    cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 && return
+    have rustup || { say "cargo has no clippy or rustfmt, and there is no rustup to add them" && return 1; }
+    rustup component add clippy rustfmt >&2
+}
+
+set_up_postgres() {
+    "$root/scripts/postgres.sh" bin >/dev/null 2>&1 && return
+    if have apt-get; then
+        # Debian also makes a cluster and has it started at boot, unless told not to.
+        install postgresql-common "" "" "" "" || return 1
+        conf=/etc/postgresql-common/createcluster.conf
+        as_root cp "$conf" "$conf.ota"
+        { cat "$conf.ota" && echo "create_main_cluster = false"; } | as_root_write "$conf"
+        status=0
+        install postgresql "" "" "" "" || status=$?
+        as_root mv "$conf.ota" "$conf"
+        [ "$status" = 0 ] || return 1
+    else
+        install "" "postgresql-server postgresql-contrib" "postgresql postgresql-client" postgresql postgresql@17
+    fi
+    "$root/scripts/postgres.sh" bin >/dev/null
+}
+
+# The linter comes as an npm package for Linux: the version is pinned, and the lock file holds its hash. Elsewhere one
+# from PATH has to do (brew install bufbuild/buf/buf).
+set_up_buf() {
+    lock=$root/scripts/tools/package-lock.json
+    cmp -s "$lock" "$tools/buf/package-lock.json" && [ -x "$tools/bin/buf" ] && return
+    rm -rf "$tools/buf"
+    mkdir -p "$tools/buf" "$tools/bin"
+    if [ "$(uname -s)" != Linux ]; then
+        have buf && ln -sf "$(command -v buf)" "$tools/bin/buf"
+        return
+    fi
+    have npm || install npm nodejs-npm npm npm node || return 1
+    say "npm ci (buf)"
+    cp "$root/scripts/tools/package.json" "$tools/buf/"
+    cp "$lock" "$tools/buf/package-lock.json"
+    (cd "$tools/buf" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) </dev/null >&2 || {
+        rm -rf "$tools/buf"
+        return 1
+    }
+    # The program itself, so that running it needs no node.
+    program=$(find "$tools/buf/node_modules/@bufbuild" -path '*/bin/buf' -type f | head -1)
+    [ -n "$program" ] || { say "npm has no buf for this machine, or could not fetch it" && return 1; }
+    ln -sf "$program" "$tools/bin/buf"
+    "$tools/bin/buf" --version >/dev/null
+}
+
+# An environment of its own for the independent client.
+set_up_python() {
+    wanted=$root/scripts/tools/requirements.txt
+    cmp -s "$wanted" "$tools/venv/requirements.txt" && [ -x "$tools/venv/bin/python" ] && return
+    rm -rf "$tools/venv"
+    mkdir -p "$tools"
+    # Debian has the module without what it needs to fill an environment.
+    if ! { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }; then
+        install "python3-venv" "python3" "python3" "python" "python" || return 1
+    fi
+    say "pip install (grpcio)"
+    python3 -m venv "$tools/venv" >&2 &&
+        "$tools/venv/bin/python" -m pip install --quiet --only-binary :all: -r "$wanted" >&2 </dev/null &&
+        "$tools/venv/bin/python" -c 'import grpc, grpc_tools.protoc' &&
+        cp "$wanted" "$tools/venv/requirements.txt"
+}
+
+set_up_nginx() {
+    have nginx || [ -x /usr/sbin/nginx ] && return
+    install nginx-light nginx nginx nginx nginx || return 1
+    # It is wanted as a program to compare with, not as a service.
+    if have systemctl; then as_root systemctl disable -q nginx 2>/dev/null || :; fi
+}
+
+[ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
+for thing; do
+    case $thing in
+    toolchain | rust | postgres | buf | python | nginx) "set_up_$thing" || missing="$missing $thing" ;;
+    *) say "unknown: $thing" && exit 2 ;;
+    esac
+done
+if [ -n "$missing" ]; then
+    say "MISSING:$missing"
+    exit 1
+fi

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Runs every test. What it could not run is named at the end, and fails the run when CI=true.
+#
+#   scripts/test.sh [ARGUMENTS OF cargo test]    default: --workspace
+set -eu
+
+cd "$(dirname "$0")/.."
+not_run=
+
+scripts/setup.sh toolchain
+postgres=1
+scripts/setup.sh postgres || { postgres= && not_run="$not_run the crates ota-server and ota-e2e (no PostgreSQL),"; }
+if scripts/setup.sh python; then
+    OTA_PYTHON=$(pwd)/.tools/venv/bin/python
+    export OTA_PYTHON
+else
+    not_run="$not_run the independent gRPC client (no Python with grpcio),"
+fi
+
+# Whatever a developer has set to compile queries online must not decide here.
+export SQLX_OFFLINE=true
+
+if [ $# -eq 0 ]; then
+    set -- --workspace
+    [ -n "$postgres" ] || set -- --workspace --exclude ota-server --exclude ota-e2e
+fi
+# The tests start the programs. Built together with the tests, so that both share one set of dependencies.
+cargo build --workspace --bins --tests
+cargo test "$@"
+
+if [ -n "$not_run" ]; then
+    printf '\nNOT TESTED:%s see "setup" above\n' "$not_run" >&2
+    [ "${CI:-}" != true ] || exit 1
+fi
