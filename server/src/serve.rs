@@ -2,6 +2,7 @@
 //! what is in progress.
 
 mod batched;
+mod lingering;
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use tonic_health::server::HealthReporter;
 use tower::ServiceExt;
 
 use batched::Batched;
+use lingering::Lingering;
 
 use crate::{
     app::App,
@@ -53,6 +55,8 @@ const SEND_BUFFER: usize = 512 * 1024;
 /// A client that answers no ping within this time is gone, whatever TCP believes.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client may take to read what was sent before its connection closed.
+const LINGER: Duration = Duration::from_secs(60);
 /// How long to wait when the system refuses connections, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Largest message taken from anybody: an upload's piece and its frame.
@@ -148,7 +152,9 @@ async fn connection(
     let service = TowerToHyperService::new(
         gate.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new)),
     );
-    let served = graceful.watch(builder.serve_connection(TokioIo::new(Batched::new(stream)), service).into_owned());
+    let served = graceful.watch(
+        builder.serve_connection(TokioIo::new(Batched::new(Lingering::new(stream, LINGER))), service).into_owned(),
+    );
     if let Err(error) = served.await {
         tracing::debug!(error, "a connection broke");
     }
