@@ -151,6 +151,7 @@ impl Client {
             time_zone: check_in.time_zone.to_owned(),
             nonce: Default::default(),
             metadata: None,
+            trust_fault: Default::default(),
         };
         let answer = self.service.clone().check_in(timed(request)).await?.into_inner();
         Ok(Answer {

@@ -80,7 +80,12 @@ fn failure_to_wire(failure: &Failure) -> wire::Failure {
         FailureCode::TriesExhausted => wire::FailureCode::TriesExhausted,
         FailureCode::Refused => wire::FailureCode::Refused,
     };
-    wire::Failure { code: code.into(), message: failure.message.clone(), log_tail: failure.log_tail.clone() }
+    wire::Failure {
+        code: code.into(),
+        message: failure.message.clone(),
+        log_tail: failure.log_tail.clone(),
+        trust_fault: Default::default(),
+    }
 }
 
 pub(super) fn running(runs: &[Running]) -> Vec<wire::RunningRelease> {

@@ -69,14 +69,17 @@ fn of_client(error: &client::Error) -> Option<String> {
             ErrorReason::CredentialInvalid | ErrorReason::CredentialMissing => {
                 "was the server's database replaced? Then enrol the device again, with a new data directory"
             }
+            ErrorReason::CertificateInvalid => "this device is enrolled at another server; see --server",
             ErrorReason::DevicePending => "an operator has to approve it: `otactl device approve DEVICE`",
             ErrorReason::DeviceRejected => "an operator rejected this device",
             ErrorReason::DeviceDecommissioned => {
                 "an operator took this device out of the fleet; it can join again with a new data directory"
             }
-            ErrorReason::DatabaseUnavailable | ErrorReason::BlobStoreUnavailable | ErrorReason::ShuttingDown => {
-                "try again in a moment"
-            }
+            ErrorReason::DatabaseUnavailable
+            | ErrorReason::BlobStoreUnavailable
+            | ErrorReason::ShuttingDown
+            | ErrorReason::ChallengeExpired
+            | ErrorReason::RateLimited => "try again in a moment",
             ErrorReason::Unspecified
             | ErrorReason::FieldsInvalid
             | ErrorReason::RoleInsufficient
@@ -86,6 +89,7 @@ fn of_client(error: &client::Error) -> Option<String> {
             | ErrorReason::EncodingUnavailable
             | ErrorReason::DeploymentNotFound
             | ErrorReason::NotImplemented
+            | ErrorReason::CertificateExpired
             | ErrorReason::Internal => return None,
         },
     };

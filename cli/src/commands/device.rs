@@ -132,8 +132,12 @@ impl DeviceCommand {
             Self::Label(command) => label(session, &client, command).await,
             Self::Approve(command) => {
                 for name in resolve_all(&client, &command.devices).await? {
-                    let device =
-                        client.devices().approve_device(ApproveDeviceRequest { name }).await?.into_inner().device;
+                    let device = client
+                        .devices()
+                        .approve_device(ApproveDeviceRequest { name, ..Default::default() })
+                        .await?
+                        .into_inner()
+                        .device;
                     session.printer.done(&promised(device)?, "approved")?;
                 }
                 Ok(())

@@ -38,9 +38,14 @@ pub(super) fn hint(reason: ErrorReason) -> Option<&'static str> {
             Some("see what the release fits with `otactl release get`, what devices are with `otactl device list`")
         }
         R::DeviceState => Some("see the device's state with `otactl device get`"),
-        R::BlobStoreUnavailable | R::DatabaseUnavailable | R::ShuttingDown | R::UploadBusy => {
+        R::BlobStoreUnavailable | R::DatabaseUnavailable | R::ShuttingDown | R::UploadBusy | R::RateLimited => {
             Some("try again in a moment")
         }
+        R::ReleaseNotSigned => Some("upload it again with `otactl upload`, which signs it"),
+        R::MetadataOutdated => Some("somebody else published meanwhile: repeat the command"),
+        R::RootAdopted => Some("the root keys are yours: sign with `otactl keys rotate --root-key FILE`"),
+        R::OutOfScope => Some("see what you may do with `otactl context show`"),
+        R::IdentityProviderMissing => Some("log in with a token: `otactl login URL --token-file FILE`"),
         R::Internal => Some("the server's log has the request id"),
         R::NotImplemented => Some("a later version of the server will do this"),
         R::Unspecified
@@ -58,6 +63,8 @@ pub(super) fn hint(reason: ErrorReason) -> Option<&'static str> {
         | R::OffsetMismatch
         | R::UploadIncomplete
         | R::BlobStoreFull
+        | R::MetadataInvalid
+        | R::MetadataNotFound
         | R::PageTokenInvalid => None,
     }
 }

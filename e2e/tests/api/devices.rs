@@ -59,7 +59,7 @@ async fn label(
 }
 
 async fn approve(operator: &Operator, name: &str) -> Result<Device, Status> {
-    let request = ApproveDeviceRequest { name: name.to_owned() };
+    let request = ApproveDeviceRequest { name: name.to_owned(), ..Default::default() };
     Ok(operator.devices().approve_device(request).await?.into_inner().device.expect("an answer has the device"))
 }
 

@@ -194,7 +194,7 @@ async fn a_machine_that_needs_approval_waits_for_it() {
     assert_eq!(admin.device(&one.name()).await.labels, labels);
     assert_refused(&one.check_in().await.unwrap_err(), Code::PermissionDenied, "DEVICE_PENDING");
 
-    admin.devices().approve_device(ApproveDeviceRequest { name: one.name() }).await.unwrap();
+    admin.devices().approve_device(ApproveDeviceRequest { name: one.name(), ..Default::default() }).await.unwrap();
     one.check_in().await.unwrap();
     let again = TestDevice::enroll_with(&server.url(), &string, "test", one.credential()).await.unwrap();
     assert_eq!((again.id(), again.state()), (one.id(), EnrollmentState::Accepted));

@@ -88,7 +88,12 @@ fn attempt(victim: &TestDevice, deployment: &Deployment) -> impl Strategy<Value 
     let list = prop::collection::vec(Just(running.clone()), 0..3);
     let report = (id, 0_u32..3, -1_i64..100, 0_i32..10, list.clone()).prop_map(
         move |(deployment, attempt, sequence, state, running)| {
-            let failure = Some(Failure { code: 1, message: "mine now".to_owned(), log_tail: String::new() });
+            let failure = Some(Failure {
+                code: 1,
+                message: "mine now".to_owned(),
+                log_tail: String::new(),
+                ..Default::default()
+            });
             Attempt::Report(ReportProgressRequest {
                 deployment,
                 attempt,

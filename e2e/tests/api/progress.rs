@@ -63,7 +63,12 @@ async fn send(device: &TestDevice, report: ReportProgressRequest) -> Result<Verd
 }
 
 fn no_space() -> Option<Failure> {
-    Some(Failure { code: FailureCode::NoSpace.into(), message: "disk full".into(), log_tail: "df\n".into() })
+    Some(Failure {
+        code: FailureCode::NoSpace.into(),
+        message: "disk full".into(),
+        log_tail: "df\n".into(),
+        ..Default::default()
+    })
 }
 
 #[tokio::test]

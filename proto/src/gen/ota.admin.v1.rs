@@ -23,6 +23,19 @@ pub struct ApiToken {
     /// When it was revoked. Absent when it was not.
     #[prost(message, optional, tag = "7")]
     pub revoke_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What its role is limited to. Absent means nothing. An admin's cannot be limited.
+    #[prost(message, optional, tag = "8")]
+    pub scope: ::core::option::Option<Scope>,
+}
+/// What a role is limited to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Scope {
+    /// Devices, by the label grammar. Empty means all. A caller sees, and acts on, these alone.
+    #[prost(string, tag = "1")]
+    pub device_selector: ::prost::alloc::string::String,
+    /// Packages, by what their names begin with. Empty means all. A caller publishes and assigns these alone.
+    #[prost(string, tag = "2")]
+    pub package_prefix: ::prost::alloc::string::String,
 }
 /// An API token to create.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -81,7 +94,7 @@ pub struct GetCallerRequest {}
 /// Who is calling.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetCallerResponse {
-    /// `apiTokens/{api_token}`.
+    /// `apiTokens/{api_token}`, or `users/{subject}` with a token of the identity provider.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// Who or what uses it.
@@ -90,6 +103,25 @@ pub struct GetCallerResponse {
     /// What the caller may do.
     #[prost(enumeration = "Role", tag = "3")]
     pub role: i32,
+    /// What the role is limited to. Absent means nothing.
+    #[prost(message, optional, tag = "4")]
+    pub scope: ::core::option::Option<Scope>,
+}
+/// Where do people log in?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetLoginOptionsRequest {}
+/// Where people log in.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetLoginOptionsResponse {
+    /// The identity provider's issuer URL; its discovery document lies below it.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    /// The client id to log in with, by the device authorization grant (RFC 8628).
+    #[prost(string, tag = "2")]
+    pub client_id: ::prost::alloc::string::String,
+    /// Scopes to ask for.
+    #[prost(string, repeated, tag = "3")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What a caller may do. Each role may do what the ones before it may, but publisher and deployer stand side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -143,7 +175,10 @@ pub mod access_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Keeps who may run the fleet. Roles: admin; `GetCaller` is for every role.
+    /// Keeps who may run the fleet. Roles: admin; `GetCaller` is for every role, `GetLoginOptions` for everybody.
+    ///
+    /// A caller shows an API token, or a token of the identity provider that the server was told to trust (OpenID Connect
+    /// Core 1.0).
     #[derive(Debug, Clone)]
     pub struct AccessServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -324,6 +359,33 @@ pub mod access_service_client {
                 .insert(GrpcMethod::new("ota.admin.v1.AccessService", "GetCaller"));
             self.inner.unary(req, path, codec).await
         }
+        /// Says where people log in. Authentication: none. Errors: FAILED_PRECONDITION `IDENTITY_PROVIDER_MISSING`.
+        pub async fn get_login_options(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetLoginOptionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetLoginOptionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ota.admin.v1.AccessService/GetLoginOptions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ota.admin.v1.AccessService", "GetLoginOptions"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -371,8 +433,19 @@ pub mod access_service_server {
             tonic::Response<super::GetCallerResponse>,
             tonic::Status,
         >;
+        /// Says where people log in. Authentication: none. Errors: FAILED_PRECONDITION `IDENTITY_PROVIDER_MISSING`.
+        async fn get_login_options(
+            &self,
+            request: tonic::Request<super::GetLoginOptionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetLoginOptionsResponse>,
+            tonic::Status,
+        >;
     }
-    /// Keeps who may run the fleet. Roles: admin; `GetCaller` is for every role.
+    /// Keeps who may run the fleet. Roles: admin; `GetCaller` is for every role, `GetLoginOptions` for everybody.
+    ///
+    /// A caller shows an API token, or a token of the identity provider that the server was told to trust (OpenID Connect
+    /// Core 1.0).
     #[derive(Debug)]
     pub struct AccessServiceServer<T> {
         inner: Arc<T>,
@@ -631,6 +704,52 @@ pub mod access_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/ota.admin.v1.AccessService/GetLoginOptions" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetLoginOptionsSvc<T: AccessService>(pub Arc<T>);
+                    impl<
+                        T: AccessService,
+                    > tonic::server::UnaryService<super::GetLoginOptionsRequest>
+                    for GetLoginOptionsSvc<T> {
+                        type Response = super::GetLoginOptionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetLoginOptionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AccessService>::get_login_options(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetLoginOptionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -719,6 +838,20 @@ pub struct Device {
     /// Changes with every change an operator makes.
     #[prost(string, tag = "14")]
     pub etag: ::prost::alloc::string::String,
+    /// SHA-256 of its enrolled key's SubjectPublicKeyInfo, in 64 hexadecimal digits.
+    #[prost(string, tag = "15")]
+    pub key_sha256: ::prost::alloc::string::String,
+    /// When its newest certificate runs out. Absent when it has none.
+    #[prost(message, optional, tag = "16")]
+    pub certificate_expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// `devices/{device}` of others, pending or accepted, that say they are the same machine: its maker's name for it is the
+    /// same and the key is another.
+    #[prost(string, repeated, tag = "17")]
+    pub identity_conflicts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why it did not believe what the server last sent it; the name of an `ota.device.v1.TrustFault` without its prefix.
+    /// Empty when it did.
+    #[prost(string, tag = "18")]
+    pub trust_fault: ::prost::alloc::string::String,
 }
 /// One release a device runs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -872,6 +1005,10 @@ pub struct ApproveDeviceRequest {
     /// `devices/{device}`.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Takes the places of the devices that it conflicts with: it gets the labels of the newest, and all of them are
+    /// decommissioned.
+    #[prost(bool, tag = "2")]
+    pub replace_conflicting: bool,
 }
 /// The accepted device.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1894,7 +2031,7 @@ pub struct CreateEnrollTokenResponse {
     /// The token.
     #[prost(message, optional, tag = "1")]
     pub enroll_token: ::core::option::Option<EnrollToken>,
-    /// What `ota-agent enroll` takes: `ota1.<id>.<secret>`. Shown once.
+    /// What `ota-agent enroll` takes: `ota1.<id>.<secret>.<pin>`. Shown once.
     #[prost(string, tag = "2")]
     pub enrollment_string: ::prost::alloc::string::String,
 }
@@ -2636,6 +2773,22 @@ pub enum ErrorReason {
     NotImplemented = 37,
     /// A fault of the server's own; its log has the request id.
     Internal = 38,
+    /// The release is in no signed targets document yet, so no device would install it.
+    ReleaseNotSigned = 39,
+    /// The document breaks a rule or lacks signatures.
+    MetadataInvalid = 40,
+    /// Another document was published since the one this follows was read; read again, sign again.
+    MetadataOutdated = 41,
+    /// No such document.
+    MetadataNotFound = 42,
+    /// The operators hold the root keys: a new root has to be signed with these.
+    RootAdopted = 43,
+    /// The caller's role is limited to other devices or packages.
+    OutOfScope = 44,
+    /// Too many calls from this caller; `RetryInfo` says when to come back.
+    RateLimited = 45,
+    /// The server has no identity provider.
+    IdentityProviderMissing = 46,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2683,6 +2836,14 @@ impl ErrorReason {
             Self::PageTokenInvalid => "ERROR_REASON_PAGE_TOKEN_INVALID",
             Self::NotImplemented => "ERROR_REASON_NOT_IMPLEMENTED",
             Self::Internal => "ERROR_REASON_INTERNAL",
+            Self::ReleaseNotSigned => "ERROR_REASON_RELEASE_NOT_SIGNED",
+            Self::MetadataInvalid => "ERROR_REASON_METADATA_INVALID",
+            Self::MetadataOutdated => "ERROR_REASON_METADATA_OUTDATED",
+            Self::MetadataNotFound => "ERROR_REASON_METADATA_NOT_FOUND",
+            Self::RootAdopted => "ERROR_REASON_ROOT_ADOPTED",
+            Self::OutOfScope => "ERROR_REASON_OUT_OF_SCOPE",
+            Self::RateLimited => "ERROR_REASON_RATE_LIMITED",
+            Self::IdentityProviderMissing => "ERROR_REASON_IDENTITY_PROVIDER_MISSING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2727,6 +2888,16 @@ impl ErrorReason {
             "ERROR_REASON_PAGE_TOKEN_INVALID" => Some(Self::PageTokenInvalid),
             "ERROR_REASON_NOT_IMPLEMENTED" => Some(Self::NotImplemented),
             "ERROR_REASON_INTERNAL" => Some(Self::Internal),
+            "ERROR_REASON_RELEASE_NOT_SIGNED" => Some(Self::ReleaseNotSigned),
+            "ERROR_REASON_METADATA_INVALID" => Some(Self::MetadataInvalid),
+            "ERROR_REASON_METADATA_OUTDATED" => Some(Self::MetadataOutdated),
+            "ERROR_REASON_METADATA_NOT_FOUND" => Some(Self::MetadataNotFound),
+            "ERROR_REASON_ROOT_ADOPTED" => Some(Self::RootAdopted),
+            "ERROR_REASON_OUT_OF_SCOPE" => Some(Self::OutOfScope),
+            "ERROR_REASON_RATE_LIMITED" => Some(Self::RateLimited),
+            "ERROR_REASON_IDENTITY_PROVIDER_MISSING" => {
+                Some(Self::IdentityProviderMissing)
+            }
             _ => None,
         }
     }
@@ -2770,6 +2941,9 @@ pub struct Event {
     /// Where a watch that saw this event goes on.
     #[prost(string, tag = "11")]
     pub cursor: ::prost::alloc::string::String,
+    /// The address that the request came from. Empty when no request caused it.
+    #[prost(string, tag = "12")]
+    pub source_address: ::prost::alloc::string::String,
 }
 /// Which events to list.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2819,6 +2993,45 @@ pub struct WatchEventsResponse {
     /// The event.
     #[prost(message, optional, tag = "1")]
     pub event: ::core::option::Option<Event>,
+}
+/// Which seals to list.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEventSealsRequest {
+    /// At most this many; 0 means 100; values above 1,000 mean 1,000.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// From the previous page's answer.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of seals.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEventSealsResponse {
+    /// The seals, oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub seals: ::prost::alloc::vec::Vec<EventSeal>,
+    /// Ask with it for the next page. Empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// One link of the chain.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventSeal {
+    /// Counts from 1 without gaps.
+    #[prost(int64, tag = "1")]
+    pub number: i64,
+    /// When it was made.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The sealed events, each in the form that is hashed: one JSON object, in the order of the chain. At most 1,000.
+    #[prost(string, repeated, tag = "3")]
+    pub records: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The hash before the first of them: 32 bytes, zeros in the first seal.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub previous_sha256: ::prost::bytes::Bytes,
+    /// The hash after the last of them. The hash after an event is SHA-256(hash before || SHA-256(its record)).
+    #[prost(bytes = "bytes", tag = "5")]
+    pub sha256: ::prost::bytes::Bytes,
 }
 /// Generated client implementations.
 pub mod event_service_client {
@@ -2962,6 +3175,35 @@ pub mod event_service_client {
                 .insert(GrpcMethod::new("ota.admin.v1.EventService", "WatchEvents"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Lists the seals of the record, oldest first, with what they cover, so that anybody can check the chain.
+        ///
+        /// A few seconds after an event was committed it is sealed: the events that came since the last seal, in the order of
+        /// their cursors, are hashed one after the other onto the hash before. Whoever changes, removes or inserts an event
+        /// changes every hash from there on.
+        pub async fn list_event_seals(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEventSealsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventSealsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ota.admin.v1.EventService/ListEventSeals",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ota.admin.v1.EventService", "ListEventSeals"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2997,6 +3239,18 @@ pub mod event_service_server {
             request: tonic::Request<super::WatchEventsRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::WatchEventsStream>,
+            tonic::Status,
+        >;
+        /// Lists the seals of the record, oldest first, with what they cover, so that anybody can check the chain.
+        ///
+        /// A few seconds after an event was committed it is sealed: the events that came since the last seal, in the order of
+        /// their cursors, are hashed one after the other onto the hash before. Whoever changes, removes or inserts an event
+        /// changes every hash from there on.
+        async fn list_event_seals(
+            &self,
+            request: tonic::Request<super::ListEventSealsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventSealsResponse>,
             tonic::Status,
         >;
     }
@@ -3164,6 +3418,51 @@ pub mod event_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ota.admin.v1.EventService/ListEventSeals" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListEventSealsSvc<T: EventService>(pub Arc<T>);
+                    impl<
+                        T: EventService,
+                    > tonic::server::UnaryService<super::ListEventSealsRequest>
+                    for ListEventSealsSvc<T> {
+                        type Response = super::ListEventSealsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListEventSealsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as EventService>::list_event_seals(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListEventSealsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -3984,6 +4283,9 @@ pub struct Release {
     /// Changes with every change of the release.
     #[prost(string, tag = "12")]
     pub etag: ::prost::alloc::string::String,
+    /// Whether a signed targets document lists it. Only then can it be assigned.
+    #[prost(bool, tag = "13")]
+    pub is_signed: bool,
 }
 /// The exact bytes a release installs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4300,6 +4602,29 @@ pub struct DeletePayloadRequest {
 /// The payload is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeletePayloadResponse {}
+/// Which bytes to read.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DownloadPayloadRequest {
+    /// `payloads/{sha256}`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// First byte wanted, from 0. At most the size.
+    #[prost(int64, tag = "2")]
+    pub offset: i64,
+}
+/// A piece of a payload. Pieces come in order, without gaps, none longer than 256 KiB.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DownloadPayloadResponse {
+    /// Where the piece starts, in bytes.
+    #[prost(int64, tag = "1")]
+    pub offset: i64,
+    /// CRC-32C (RFC 3720, Castagnoli) of `data`.
+    #[prost(fixed32, tag = "2")]
+    pub crc32c: u32,
+    /// The bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub data: ::prost::bytes::Bytes,
+}
 /// Whether a release may be installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -4881,6 +5206,34 @@ pub mod package_service_client {
                 .insert(GrpcMethod::new("ota.admin.v1.PackageService", "GetPayload"));
             self.inner.unary(req, path, codec).await
         }
+        /// Streams a payload's bytes, to carry them to a device by other means. Errors: NOT_FOUND `PAYLOAD_NOT_FOUND`;
+        /// OUT_OF_RANGE `FIELDS_INVALID`.
+        pub async fn download_payload(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DownloadPayloadRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::DownloadPayloadResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ota.admin.v1.PackageService/DownloadPayload",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ota.admin.v1.PackageService", "DownloadPayload"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Deletes a payload that no release needs. Errors: FAILED_PRECONDITION `PAYLOAD_IN_USE`.
         pub async fn delete_payload(
             &mut self,
@@ -5053,6 +5406,21 @@ pub mod package_service_server {
             request: tonic::Request<super::GetPayloadRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetPayloadResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the DownloadPayload method.
+        type DownloadPayloadStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::DownloadPayloadResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Streams a payload's bytes, to carry them to a device by other means. Errors: NOT_FOUND `PAYLOAD_NOT_FOUND`;
+        /// OUT_OF_RANGE `FIELDS_INVALID`.
+        async fn download_payload(
+            &self,
+            request: tonic::Request<super::DownloadPayloadRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::DownloadPayloadStream>,
             tonic::Status,
         >;
         /// Deletes a payload that no release needs. Errors: FAILED_PRECONDITION `PAYLOAD_IN_USE`.
@@ -5862,6 +6230,54 @@ pub mod package_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ota.admin.v1.PackageService/DownloadPayload" => {
+                    #[allow(non_camel_case_types)]
+                    struct DownloadPayloadSvc<T: PackageService>(pub Arc<T>);
+                    impl<
+                        T: PackageService,
+                    > tonic::server::ServerStreamingService<
+                        super::DownloadPayloadRequest,
+                    > for DownloadPayloadSvc<T> {
+                        type Response = super::DownloadPayloadResponse;
+                        type ResponseStream = T::DownloadPayloadStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DownloadPayloadRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PackageService>::download_payload(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DownloadPayloadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -7999,6 +8415,9 @@ pub struct GetStatusResponse {
     /// Deployments in progress.
     #[prost(int64, tag = "11")]
     pub deployments_in_progress: i64,
+    /// Who holds the keys that devices trust: `managed` or `adopted`.
+    #[prost(string, tag = "13")]
+    pub trust_mode: ::prost::alloc::string::String,
     /// What needs a person, one sentence each.
     #[prost(string, repeated, tag = "12")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -8337,9 +8756,12 @@ pub struct GetTrustStatusResponse {
     /// One entry per role.
     #[prost(message, repeated, tag = "2")]
     pub roles: ::prost::alloc::vec::Vec<RoleStatus>,
+    /// Certificate of the authority that signs servers and devices, DER.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub certificate_authority: ::prost::bytes::Bytes,
 }
 /// One role's state.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RoleStatus {
     /// The repository.
     #[prost(enumeration = "Repository", tag = "1")]
@@ -8347,18 +8769,28 @@ pub struct RoleStatus {
     /// The role's name.
     #[prost(string, tag = "2")]
     pub role: ::prost::alloc::string::String,
-    /// Version of its newest document.
+    /// Version of its newest document. 0 when it has one per device.
     #[prost(int64, tag = "3")]
     pub version: i64,
-    /// When that runs out.
+    /// When that runs out. Absent when it has one per device.
     #[prost(message, optional, tag = "4")]
     pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
     /// Signatures it needs.
     #[prost(int32, tag = "5")]
     pub threshold: i32,
-    /// Ids of its keys.
-    #[prost(string, repeated, tag = "6")]
-    pub key_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Its keys.
+    #[prost(message, repeated, tag = "6")]
+    pub keys: ::prost::alloc::vec::Vec<KeyStatus>,
+}
+/// One key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyStatus {
+    /// SHA-256 of its canonical form, in 64 hexadecimal digits (TUF §4.2).
+    #[prost(string, tag = "1")]
+    pub key_id: ::prost::alloc::string::String,
+    /// Whether the server holds the private part.
+    #[prost(bool, tag = "2")]
+    pub held_by_server: bool,
 }
 /// Which document to read.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -8383,42 +8815,101 @@ pub struct GetMetadataResponse {
     #[prost(int64, tag = "2")]
     pub version: i64,
 }
-/// A targets document to publish.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// Targets documents to publish.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PublishTargetsRequest {
-    /// The role's name.
+    /// Version of the snapshot that they follow: the newest when they were signed.
+    #[prost(int64, tag = "1")]
+    pub expected_snapshot_version: i64,
+    /// At least one. At most 8 MiB in all.
+    #[prost(message, repeated, tag = "2")]
+    pub documents: ::prost::alloc::vec::Vec<TargetsDocument>,
+}
+/// One targets document.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TargetsDocument {
+    /// The role's name: `targets`, or a hash bin that `targets` delegates to.
     #[prost(string, tag = "1")]
     pub role: ::prost::alloc::string::String,
-    /// The version it follows.
-    #[prost(int64, tag = "2")]
-    pub expected_version: i64,
-    /// As signed. At most 4 MiB.
-    #[prost(bytes = "bytes", tag = "3")]
-    pub document: ::prost::bytes::Bytes,
-}
-/// The targets document is published.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PublishTargetsResponse {
-    /// Its version.
-    #[prost(int64, tag = "1")]
-    pub version: i64,
-}
-/// A root document to publish.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PublishRootRequest {
-    /// The repository.
-    #[prost(enumeration = "Repository", tag = "1")]
-    pub repository: i32,
-    /// As signed. At most 512 KiB.
+    /// As signed.
     #[prost(bytes = "bytes", tag = "2")]
     pub document: ::prost::bytes::Bytes,
 }
-/// The root is published.
+/// The targets documents are published.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PublishRootResponse {
-    /// Its version.
+pub struct PublishTargetsResponse {
+    /// Version of the snapshot that lists them.
     #[prost(int64, tag = "1")]
-    pub version: i64,
+    pub snapshot_version: i64,
+}
+/// Roots to publish, both together when both are given.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PublishRootsRequest {
+    /// The next root of the image repository, as signed. At most 512 KiB. Empty leaves it.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub image_root: ::prost::bytes::Bytes,
+    /// The next root of the director repository, as signed. At most 512 KiB. Empty leaves it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub director_root: ::prost::bytes::Bytes,
+}
+/// The roots are published.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PublishRootsResponse {
+    /// Who holds the keys from then on.
+    #[prost(enumeration = "TrustMode", tag = "1")]
+    pub mode: i32,
+}
+/// A key that may sign targets from then on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddTargetsKeyRequest {
+    /// The public key: an Ed25519 or ECDSA P-256 SubjectPublicKeyInfo, DER.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub public_key: ::prost::bytes::Bytes,
+}
+/// The key may sign targets.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddTargetsKeyResponse {
+    /// SHA-256 of its canonical form, in 64 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub key_id: ::prost::alloc::string::String,
+}
+/// Which key to replace.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateServerKeyRequest {
+    /// The repository.
+    #[prost(enumeration = "Repository", tag = "1")]
+    pub repository: i32,
+    /// The role: `root`, `snapshot` or `timestamp` of the image repository; `root` or `targets` of the director repository,
+    /// whose three online roles share one key.
+    #[prost(string, tag = "2")]
+    pub role: ::prost::alloc::string::String,
+}
+/// The key is replaced.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateServerKeyResponse {
+    /// The new key's id.
+    #[prost(string, tag = "1")]
+    pub key_id: ::prost::alloc::string::String,
+}
+/// For which device, and for how long.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportDeviceMetadataRequest {
+    /// `devices/{device}`.
+    #[prost(string, tag = "1")]
+    pub device: ::prost::alloc::string::String,
+    /// How long the documents are good for. At least one minute, at most 90 days.
+    #[prost(message, optional, tag = "2")]
+    pub lifetime: ::core::option::Option<::prost_types::Duration>,
+}
+/// What a check-in of the device would bring, signed for the road.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportDeviceMetadataResponse {
+    /// A serialised `ota.device.v1.CheckInResponse` with all metadata from the first root on.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub check_in_response: ::prost::bytes::Bytes,
+    /// `payloads/{sha256}` of what the device would have to download.
+    #[prost(string, repeated, tag = "2")]
+    pub payloads: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Who holds the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -8426,7 +8917,7 @@ pub struct PublishRootResponse {
 pub enum TrustMode {
     /// Never sent.
     Unspecified = 0,
-    /// The server holds all keys.
+    /// The server holds the root keys.
     Managed = 1,
     /// The operators hold the root keys.
     Adopted = 2,
@@ -8497,8 +8988,13 @@ pub mod trust_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Keeps the signed metadata that devices trust (The Update Framework). Roles: viewer reads; publisher publishes targets;
-    /// admin publishes roots. Not served yet.
+    /// Keeps the signed metadata that devices trust (The Update Framework,
+    /// https://theupdateframework.github.io/specification/). Roles: viewer reads; publisher publishes targets; admin changes
+    /// roots.
+    ///
+    /// There are two repositories. The image repository lists every release that may be installed; operators sign it. The
+    /// director repository lists, for each device, what it should run; the server signs it when the device asks. A device
+    /// installs only what both list.
     #[derive(Debug, Clone)]
     pub struct TrustServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -8604,7 +9100,7 @@ pub mod trust_service_client {
                 .insert(GrpcMethod::new("ota.admin.v1.TrustService", "GetTrustStatus"));
             self.inner.unary(req, path, codec).await
         }
-        /// Reads one role's newest document.
+        /// Reads one role's document. Errors: NOT_FOUND `METADATA_NOT_FOUND`.
         pub async fn get_metadata(
             &mut self,
             request: impl tonic::IntoRequest<super::GetMetadataRequest>,
@@ -8629,8 +9125,10 @@ pub mod trust_service_client {
                 .insert(GrpcMethod::new("ota.admin.v1.TrustService", "GetMetadata"));
             self.inner.unary(req, path, codec).await
         }
-        /// Publishes a targets document signed elsewhere; the server signs snapshot and timestamp with it.
-        /// Errors: ABORTED `ETAG_MISMATCH` when another was published meanwhile.
+        /// Publishes targets documents signed elsewhere, all or none; the server signs snapshot and timestamp with them. Every
+        /// release that a new entry names, with this payload, size and counter, may be assigned from then on; a release that is
+        /// in none any more may not.
+        /// Errors: ABORTED `METADATA_OUTDATED` when another was published meanwhile; INVALID_ARGUMENT `METADATA_INVALID`.
         pub async fn publish_targets(
             &mut self,
             request: impl tonic::IntoRequest<super::PublishTargetsRequest>,
@@ -8655,12 +9153,14 @@ pub mod trust_service_client {
                 .insert(GrpcMethod::new("ota.admin.v1.TrustService", "PublishTargets"));
             self.inner.unary(req, path, codec).await
         }
-        /// Publishes a root signed elsewhere, by the old and the new keys.
-        pub async fn publish_root(
+        /// Publishes the next roots, signed elsewhere by the thresholds of the roots they follow and of their own. While the
+        /// server holds the root keys it adds its signatures.
+        /// Errors: ABORTED `METADATA_OUTDATED`; INVALID_ARGUMENT `METADATA_INVALID`.
+        pub async fn publish_roots(
             &mut self,
-            request: impl tonic::IntoRequest<super::PublishRootRequest>,
+            request: impl tonic::IntoRequest<super::PublishRootsRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::PublishRootResponse>,
+            tonic::Response<super::PublishRootsResponse>,
             tonic::Status,
         > {
             self.inner
@@ -8673,11 +9173,91 @@ pub mod trust_service_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/ota.admin.v1.TrustService/PublishRoot",
+                "/ota.admin.v1.TrustService/PublishRoots",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("ota.admin.v1.TrustService", "PublishRoot"));
+                .insert(GrpcMethod::new("ota.admin.v1.TrustService", "PublishRoots"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Adds a key to those that may sign targets. Needs the server to hold the root keys. Adding a key again changes
+        /// nothing.
+        /// Errors: FAILED_PRECONDITION `ROOT_ADOPTED`.
+        pub async fn add_targets_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddTargetsKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddTargetsKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ota.admin.v1.TrustService/AddTargetsKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ota.admin.v1.TrustService", "AddTargetsKey"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Replaces a key that the server holds. Needs the server to hold the root keys.
+        /// Errors: FAILED_PRECONDITION `ROOT_ADOPTED`.
+        pub async fn rotate_server_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateServerKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateServerKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ota.admin.v1.TrustService/RotateServerKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("ota.admin.v1.TrustService", "RotateServerKey"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Signs for one device what it should run, good for longer than usual, so that it can be carried to the device.
+        pub async fn export_device_metadata(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportDeviceMetadataRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportDeviceMetadataResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/ota.admin.v1.TrustService/ExportDeviceMetadata",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("ota.admin.v1.TrustService", "ExportDeviceMetadata"),
+                );
             self.inner.unary(req, path, codec).await
         }
     }
@@ -8703,7 +9283,7 @@ pub mod trust_service_server {
             tonic::Response<super::GetTrustStatusResponse>,
             tonic::Status,
         >;
-        /// Reads one role's newest document.
+        /// Reads one role's document. Errors: NOT_FOUND `METADATA_NOT_FOUND`.
         async fn get_metadata(
             &self,
             request: tonic::Request<super::GetMetadataRequest>,
@@ -8711,8 +9291,10 @@ pub mod trust_service_server {
             tonic::Response<super::GetMetadataResponse>,
             tonic::Status,
         >;
-        /// Publishes a targets document signed elsewhere; the server signs snapshot and timestamp with it.
-        /// Errors: ABORTED `ETAG_MISMATCH` when another was published meanwhile.
+        /// Publishes targets documents signed elsewhere, all or none; the server signs snapshot and timestamp with them. Every
+        /// release that a new entry names, with this payload, size and counter, may be assigned from then on; a release that is
+        /// in none any more may not.
+        /// Errors: ABORTED `METADATA_OUTDATED` when another was published meanwhile; INVALID_ARGUMENT `METADATA_INVALID`.
         async fn publish_targets(
             &self,
             request: tonic::Request<super::PublishTargetsRequest>,
@@ -8720,17 +9302,51 @@ pub mod trust_service_server {
             tonic::Response<super::PublishTargetsResponse>,
             tonic::Status,
         >;
-        /// Publishes a root signed elsewhere, by the old and the new keys.
-        async fn publish_root(
+        /// Publishes the next roots, signed elsewhere by the thresholds of the roots they follow and of their own. While the
+        /// server holds the root keys it adds its signatures.
+        /// Errors: ABORTED `METADATA_OUTDATED`; INVALID_ARGUMENT `METADATA_INVALID`.
+        async fn publish_roots(
             &self,
-            request: tonic::Request<super::PublishRootRequest>,
+            request: tonic::Request<super::PublishRootsRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::PublishRootResponse>,
+            tonic::Response<super::PublishRootsResponse>,
+            tonic::Status,
+        >;
+        /// Adds a key to those that may sign targets. Needs the server to hold the root keys. Adding a key again changes
+        /// nothing.
+        /// Errors: FAILED_PRECONDITION `ROOT_ADOPTED`.
+        async fn add_targets_key(
+            &self,
+            request: tonic::Request<super::AddTargetsKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddTargetsKeyResponse>,
+            tonic::Status,
+        >;
+        /// Replaces a key that the server holds. Needs the server to hold the root keys.
+        /// Errors: FAILED_PRECONDITION `ROOT_ADOPTED`.
+        async fn rotate_server_key(
+            &self,
+            request: tonic::Request<super::RotateServerKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateServerKeyResponse>,
+            tonic::Status,
+        >;
+        /// Signs for one device what it should run, good for longer than usual, so that it can be carried to the device.
+        async fn export_device_metadata(
+            &self,
+            request: tonic::Request<super::ExportDeviceMetadataRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportDeviceMetadataResponse>,
             tonic::Status,
         >;
     }
-    /// Keeps the signed metadata that devices trust (The Update Framework). Roles: viewer reads; publisher publishes targets;
-    /// admin publishes roots. Not served yet.
+    /// Keeps the signed metadata that devices trust (The Update Framework,
+    /// https://theupdateframework.github.io/specification/). Roles: viewer reads; publisher publishes targets; admin changes
+    /// roots.
+    ///
+    /// There are two repositories. The image repository lists every release that may be installed; operators sign it. The
+    /// director repository lists, for each device, what it should run; the server signs it when the device asks. A device
+    /// installs only what both list.
     #[derive(Debug)]
     pub struct TrustServiceServer<T> {
         inner: Arc<T>,
@@ -8942,25 +9558,25 @@ pub mod trust_service_server {
                     };
                     Box::pin(fut)
                 }
-                "/ota.admin.v1.TrustService/PublishRoot" => {
+                "/ota.admin.v1.TrustService/PublishRoots" => {
                     #[allow(non_camel_case_types)]
-                    struct PublishRootSvc<T: TrustService>(pub Arc<T>);
+                    struct PublishRootsSvc<T: TrustService>(pub Arc<T>);
                     impl<
                         T: TrustService,
-                    > tonic::server::UnaryService<super::PublishRootRequest>
-                    for PublishRootSvc<T> {
-                        type Response = super::PublishRootResponse;
+                    > tonic::server::UnaryService<super::PublishRootsRequest>
+                    for PublishRootsSvc<T> {
+                        type Response = super::PublishRootsResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::PublishRootRequest>,
+                            request: tonic::Request<super::PublishRootsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as TrustService>::publish_root(&inner, request).await
+                                <T as TrustService>::publish_roots(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -8971,7 +9587,144 @@ pub mod trust_service_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = PublishRootSvc(inner);
+                        let method = PublishRootsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ota.admin.v1.TrustService/AddTargetsKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddTargetsKeySvc<T: TrustService>(pub Arc<T>);
+                    impl<
+                        T: TrustService,
+                    > tonic::server::UnaryService<super::AddTargetsKeyRequest>
+                    for AddTargetsKeySvc<T> {
+                        type Response = super::AddTargetsKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddTargetsKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TrustService>::add_targets_key(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddTargetsKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ota.admin.v1.TrustService/RotateServerKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct RotateServerKeySvc<T: TrustService>(pub Arc<T>);
+                    impl<
+                        T: TrustService,
+                    > tonic::server::UnaryService<super::RotateServerKeyRequest>
+                    for RotateServerKeySvc<T> {
+                        type Response = super::RotateServerKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RotateServerKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TrustService>::rotate_server_key(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RotateServerKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/ota.admin.v1.TrustService/ExportDeviceMetadata" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportDeviceMetadataSvc<T: TrustService>(pub Arc<T>);
+                    impl<
+                        T: TrustService,
+                    > tonic::server::UnaryService<super::ExportDeviceMetadataRequest>
+                    for ExportDeviceMetadataSvc<T> {
+                        type Response = super::ExportDeviceMetadataResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportDeviceMetadataRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TrustService>::export_device_metadata(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportDeviceMetadataSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -284,6 +284,28 @@ reasons! {
     ShuttingDown = "SHUTTING_DOWN" Unavailable,
     /// The page token is not one of this list's.
     PageTokenInvalid = "PAGE_TOKEN_INVALID" InvalidArgument,
+    /// The device's certificate has expired.
+    CertificateExpired = "CERTIFICATE_EXPIRED" Unauthenticated,
+    /// The client certificate is not one of this server's.
+    CertificateInvalid = "CERTIFICATE_INVALID" Unauthenticated,
+    /// The challenge is too old.
+    ChallengeExpired = "CHALLENGE_EXPIRED" Unauthenticated,
+    /// Too many calls from this caller.
+    RateLimited = "RATE_LIMITED" ResourceExhausted,
+    /// No signed targets document lists the release.
+    ReleaseNotSigned = "RELEASE_NOT_SIGNED" FailedPrecondition,
+    /// The document breaks a rule or lacks signatures.
+    MetadataInvalid = "METADATA_INVALID" InvalidArgument,
+    /// Another document was published meanwhile.
+    MetadataOutdated = "METADATA_OUTDATED" Aborted,
+    /// No such document.
+    MetadataNotFound = "METADATA_NOT_FOUND" NotFound,
+    /// The operators hold the root keys.
+    RootAdopted = "ROOT_ADOPTED" FailedPrecondition,
+    /// The caller's role is limited to other devices or packages.
+    OutOfScope = "OUT_OF_SCOPE" PermissionDenied,
+    /// The server has no identity provider.
+    IdentityProviderMissing = "IDENTITY_PROVIDER_MISSING" FailedPrecondition,
     /// Not part of this server yet.
     NotImplemented = "NOT_IMPLEMENTED" Unimplemented,
     /// A fault of ours.

@@ -21,7 +21,16 @@ const POLICY: &[(&str, &[(&str, Demand)])] = &[
     ("grpc.health.v1.Health", &[("Check", Nothing), ("Watch", Nothing)]),
     ("grpc.reflection.v1.ServerReflection", &[("ServerReflectionInfo", Nothing)]),
     ("grpc.reflection.v1alpha.ServerReflection", &[("ServerReflectionInfo", Nothing)]),
-    ("ota.device.v1.EnrollmentService", &[("Enroll", Nothing), ("RenewCertificate", Device)]),
+    (
+        "ota.device.v1.EnrollmentService",
+        &[
+            ("GetTrustAnchors", Nothing),
+            ("Enroll", Nothing),
+            ("RenewCertificate", Device),
+            ("CreateChallenge", Nothing),
+            ("CreateSession", Nothing),
+        ],
+    ),
     (
         "ota.device.v1.UpdateService",
         &[
@@ -39,6 +48,7 @@ const POLICY: &[(&str, &[(&str, Demand)])] = &[
             ("ListApiTokens", Operator(Admin)),
             ("RevokeApiToken", Operator(Admin)),
             ("GetCaller", Operator(Viewer)),
+            ("GetLoginOptions", Nothing),
         ],
     ),
     (
@@ -63,7 +73,10 @@ const POLICY: &[(&str, &[(&str, Demand)])] = &[
             ("RevokeEnrollToken", Operator(Deployer)),
         ],
     ),
-    ("ota.admin.v1.EventService", &[("ListEvents", Operator(Viewer)), ("WatchEvents", Operator(Viewer))]),
+    (
+        "ota.admin.v1.EventService",
+        &[("ListEvents", Operator(Viewer)), ("WatchEvents", Operator(Viewer)), ("ListEventSeals", Operator(Viewer))],
+    ),
     (
         "ota.admin.v1.GroupService",
         &[
@@ -93,6 +106,7 @@ const POLICY: &[(&str, &[(&str, Demand)])] = &[
             ("UploadPayload", Operator(Publisher)),
             ("DeleteUpload", Operator(Publisher)),
             ("GetPayload", Operator(Viewer)),
+            ("DownloadPayload", Operator(Viewer)),
             ("DeletePayload", Operator(Publisher)),
         ],
     ),
@@ -120,7 +134,10 @@ const POLICY: &[(&str, &[(&str, Demand)])] = &[
             ("GetTrustStatus", Operator(Viewer)),
             ("GetMetadata", Operator(Viewer)),
             ("PublishTargets", Operator(Publisher)),
-            ("PublishRoot", Operator(Admin)),
+            ("PublishRoots", Operator(Admin)),
+            ("AddTargetsKey", Operator(Admin)),
+            ("RotateServerKey", Operator(Admin)),
+            ("ExportDeviceMetadata", Operator(Deployer)),
         ],
     ),
 ];

@@ -198,7 +198,7 @@ impl World {
             ),
             call(
                 "/ota.admin.v1.DeviceService/ApproveDevice",
-                admin::ApproveDeviceRequest { name: self.pending[0].clone() },
+                admin::ApproveDeviceRequest { name: self.pending[0].clone(), ..Default::default() },
             ),
             call(
                 "/ota.admin.v1.DeviceService/RejectDevice",
@@ -369,7 +369,16 @@ impl World {
             call("/ota.admin.v1.TrustService/GetTrustStatus", admin::GetTrustStatusRequest {}),
             call("/ota.admin.v1.TrustService/GetMetadata", admin::GetMetadataRequest::default()),
             call("/ota.admin.v1.TrustService/PublishTargets", admin::PublishTargetsRequest::default()),
-            call("/ota.admin.v1.TrustService/PublishRoot", admin::PublishRootRequest::default()),
+            call("/ota.admin.v1.TrustService/PublishRoots", admin::PublishRootsRequest::default()),
+            call("/ota.admin.v1.TrustService/AddTargetsKey", admin::AddTargetsKeyRequest::default()),
+            call("/ota.admin.v1.TrustService/RotateServerKey", admin::RotateServerKeyRequest::default()),
+            call("/ota.admin.v1.TrustService/ExportDeviceMetadata", admin::ExportDeviceMetadataRequest::default()),
+            call("/ota.admin.v1.AccessService/GetLoginOptions", admin::GetLoginOptionsRequest {}),
+            call("/ota.admin.v1.EventService/ListEventSeals", admin::ListEventSealsRequest::default()),
+            call("/ota.admin.v1.PackageService/DownloadPayload", admin::DownloadPayloadRequest::default()),
+            call("/ota.device.v1.EnrollmentService/GetTrustAnchors", device::GetTrustAnchorsRequest::default()),
+            call("/ota.device.v1.EnrollmentService/CreateChallenge", device::CreateChallengeRequest {}),
+            call("/ota.device.v1.EnrollmentService/CreateSession", device::CreateSessionRequest::default()),
         ]
     }
 

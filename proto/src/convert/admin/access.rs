@@ -52,6 +52,7 @@ pub fn api_token(token: &api_token::ApiToken) -> v1::ApiToken {
         create_time: Some(convert::timestamp(token.created_at)),
         last_use_time: token.last_used_at.map(convert::timestamp),
         revoke_time: token.revoked_at.map(convert::timestamp),
+        scope: None,
     }
 }
 

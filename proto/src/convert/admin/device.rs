@@ -46,6 +46,10 @@ pub fn device(device: Device, online: bool) -> v1::Device {
         create_time: Some(convert::timestamp(device.created_at)),
         enroll_token: format!("enrollTokens/{}", device.enroll_token),
         etag: device.revision.to_string(),
+        key_sha256: String::new(),
+        certificate_expire_time: None,
+        identity_conflicts: Vec::new(),
+        trust_fault: String::new(),
     }
 }
 

@@ -19,5 +19,6 @@ pub fn event(event: Event) -> v1::Event {
         details: event.details.into_iter().collect(),
         request_id: event.request_id,
         cursor: event.cursor.to_string(),
+        source_address: String::new(),
     }
 }

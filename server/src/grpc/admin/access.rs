@@ -2,9 +2,9 @@
 
 use ota_proto::{
     admin::v1::{
-        CreateApiTokenRequest, CreateApiTokenResponse, GetCallerRequest, GetCallerResponse, ListApiTokensRequest,
-        ListApiTokensResponse, RevokeApiTokenRequest, RevokeApiTokenResponse, Role,
-        access_service_server::AccessService,
+        CreateApiTokenRequest, CreateApiTokenResponse, GetCallerRequest, GetCallerResponse, GetLoginOptionsRequest,
+        GetLoginOptionsResponse, ListApiTokensRequest, ListApiTokensResponse, RevokeApiTokenRequest,
+        RevokeApiTokenResponse, Role, access_service_server::AccessService,
     },
     convert::admin::access::{self as wire, API_TOKEN},
 };
@@ -15,7 +15,7 @@ use crate::{
     app::{self, App, Error},
     auth::Principal,
     db::page,
-    grpc::caller,
+    grpc::{caller, not_implemented},
 };
 
 /// Keeps who may run the fleet.
@@ -80,6 +80,14 @@ impl AccessService for Access {
             name: principal.to_string(),
             display_name: principal.display_name().to_owned(),
             role: role.into(),
+            scope: None,
         }))
+    }
+
+    async fn get_login_options(
+        &self,
+        _: Request<GetLoginOptionsRequest>,
+    ) -> Result<Response<GetLoginOptionsResponse>, Status> {
+        Err(not_implemented("an identity provider"))
     }
 }

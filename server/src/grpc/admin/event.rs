@@ -6,8 +6,8 @@ use futures_util::{Stream, StreamExt};
 use ota_domain::event::Cursor;
 use ota_proto::{
     admin::v1::{
-        ListEventsRequest, ListEventsResponse, WatchEventsRequest, WatchEventsResponse,
-        event_service_server::EventService,
+        ListEventSealsRequest, ListEventSealsResponse, ListEventsRequest, ListEventsResponse, WatchEventsRequest,
+        WatchEventsResponse, event_service_server::EventService,
     },
     convert::admin::{device::DEVICE, event as wire},
 };
@@ -17,7 +17,7 @@ use super::named;
 use crate::{
     app::{App, Error, events},
     db::page,
-    grpc::caller,
+    grpc::{caller, not_implemented},
 };
 
 const ROLLOUT: &str = "rollouts/{rollout}";
@@ -67,6 +67,13 @@ impl EventService for Events {
         let events = events::watch(self.app.clone(), caller, device, rollout, cursor).await?;
         let answers = events.map(|event| Ok(WatchEventsResponse { event: Some(wire::event(event?)) }));
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn list_event_seals(
+        &self,
+        _: Request<ListEventSealsRequest>,
+    ) -> Result<Response<ListEventSealsResponse>, Status> {
+        Err(not_implemented("the chain of events"))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         uploads::{self, Broken, Piece},
     },
     db::page,
-    grpc::caller,
+    grpc::{caller, not_implemented},
 };
 
 /// Most characters in the reason for a yank.
@@ -191,6 +191,12 @@ impl PackageService for Packages {
     async fn get_payload(&self, request: Request<v1::GetPayloadRequest>) -> Answer<v1::GetPayloadResponse> {
         let stored = payloads::get(&self.app, payload_name(&request.get_ref().name)?).await?;
         Ok(Response::new(v1::GetPayloadResponse { payload: Some(convert::payload(stored)) }))
+    }
+
+    type DownloadPayloadStream = tokio_stream::Empty<Result<v1::DownloadPayloadResponse, Status>>;
+
+    async fn download_payload(&self, _: Request<v1::DownloadPayloadRequest>) -> Answer<Self::DownloadPayloadStream> {
+        Err(not_implemented("downloads for operators"))
     }
 
     async fn delete_payload(&self, request: Request<v1::DeletePayloadRequest>) -> Answer<v1::DeletePayloadResponse> {

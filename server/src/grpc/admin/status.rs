@@ -47,6 +47,7 @@ impl StatusService for StatusReport {
             payload_bytes: status.work.payload_bytes,
             active_rollout_count: status.work.open_rollouts,
             deployments_in_progress: status.work.open_deployments,
+            trust_mode: String::new(),
             warnings: status.warnings,
         }))
     }

@@ -4,8 +4,9 @@ use chrono::Utc;
 use ota_proto::{
     convert::device::enrollment as wire,
     device::v1::{
-        EnrollRequest, EnrollResponse, EnrollmentState, RenewCertificateRequest, RenewCertificateResponse,
-        enrollment_service_server::EnrollmentService,
+        CreateChallengeRequest, CreateChallengeResponse, CreateSessionRequest, CreateSessionResponse, EnrollRequest,
+        EnrollResponse, EnrollmentState, GetTrustAnchorsRequest, GetTrustAnchorsResponse, RenewCertificateRequest,
+        RenewCertificateResponse, enrollment_service_server::EnrollmentService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -39,6 +40,27 @@ impl EnrollmentService for Enrollment {
             state: EnrollmentState::from(enrolled.admission).into(),
             ..EnrollResponse::default()
         }))
+    }
+
+    async fn get_trust_anchors(
+        &self,
+        _: Request<GetTrustAnchorsRequest>,
+    ) -> Result<Response<GetTrustAnchorsResponse>, Status> {
+        Err(not_implemented("trust anchors"))
+    }
+
+    async fn create_challenge(
+        &self,
+        _: Request<CreateChallengeRequest>,
+    ) -> Result<Response<CreateChallengeResponse>, Status> {
+        Err(not_implemented("sessions"))
+    }
+
+    async fn create_session(
+        &self,
+        _: Request<CreateSessionRequest>,
+    ) -> Result<Response<CreateSessionResponse>, Status> {
+        Err(not_implemented("sessions"))
     }
 
     async fn renew_certificate(
