@@ -1,4 +1,4 @@
-//! The strings that carry secrets: enrolment strings, device credentials and API tokens.
+//! The strings that carry secrets: enrolment strings, device credentials, sessions and API tokens.
 //!
 //! Each says what it is by its first letters, so that a secret found in a log or a commit can be recognised, and names its
 //! row, so that the server looks one row up and compares one hash. The secret part is 32 random bytes in base58; random
@@ -6,12 +6,19 @@
 
 use std::{fmt, str::FromStr};
 
+use data_encoding::BASE32_NOPAD;
 use uuid::Uuid;
 
 use crate::id::{ApiTokenId, DeviceId, EnrollTokenId};
 
 /// Bytes in a secret.
 pub const SECRET_BYTES: usize = 32;
+
+/// Bytes in the pin of an enrolment string.
+pub const PIN_BYTES: usize = 32;
+
+/// Bytes behind a session's device: when it ends, and the proof.
+const SESSION_BYTES: usize = 8 + SECRET_BYTES;
 
 /// 32 random bytes. Never shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,7 +34,7 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSecretError {
     /// Not an enrolment string.
-    #[error("must be an enrolment string: ota1.<id>.<secret>")]
+    #[error("must be an enrolment string: ota1.<id>.<secret>.<pin>")]
     EnrollmentString,
     /// Not the id in an enrolment string.
     #[error("must be the second part of an enrolment string: 32 hexadecimal digits")]
@@ -36,22 +43,25 @@ pub enum ParseSecretError {
     #[error("must be the third part of an enrolment string: {SECRET_BYTES} bytes in base58")]
     Secret,
     /// Not a bearer token.
-    #[error("must be a bearer token: otad_<device>_<secret> or ota_<token>_<secret>")]
+    #[error("must be a bearer token: otad_<device>_<secret>, otas_<device>_<proof> or ota_<token>_<secret>")]
     BearerToken,
 }
 
-/// What `ota-agent enroll` takes: `ota1.<token id>.<secret>`.
+/// What `ota-agent enroll` takes: `ota1.<token id>.<secret>.<pin>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrollmentString {
     /// Which token.
     pub token: EnrollTokenId,
     /// The proof.
     pub secret: Secret,
+    /// What the server has to show before it is told the secret. Written in base32 (RFC 4648), lower case, no padding.
+    pub pin: [u8; PIN_BYTES],
 }
 
 impl fmt::Display for EnrollmentString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ota1.{}.{}", self.token_id(), self.secret())
+        let pin = BASE32_NOPAD.encode(&self.pin).to_ascii_lowercase();
+        write!(f, "ota1.{}.{}.{pin}", self.token_id(), self.secret())
     }
 }
 
@@ -60,8 +70,9 @@ impl FromStr for EnrollmentString {
 
     fn from_str(text: &str) -> Result<Self, ParseSecretError> {
         let parse = || {
-            let (token, secret) = text.strip_prefix("ota1.")?.split_once('.')?;
-            Some(Self { token: EnrollTokenId(simple(token)?), secret: decode(secret)? })
+            let (token, rest) = text.strip_prefix("ota1.")?.split_once('.')?;
+            let (secret, pin) = rest.split_once('.')?;
+            Some(Self { token: EnrollTokenId(simple(token)?), secret: decode(secret)?, pin: decode_pin(pin)? })
         };
         parse().ok_or(ParseSecretError::EnrollmentString)
     }
@@ -107,6 +118,8 @@ pub enum BearerToken {
         /// The proof.
         secret: Secret,
     },
+    /// `otas_<device>_<base58 of the end and the proof>`: a device's session.
+    Session(SessionToken),
     /// `ota_<token>_<secret>`: an operator's API token.
     Api {
         /// Which token.
@@ -116,10 +129,32 @@ pub enum BearerToken {
     },
 }
 
+/// What a device shows that has proven its key a while ago. The server keeps no record of it: the proof speaks for the
+/// other two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionToken {
+    /// Which device.
+    pub device: DeviceId,
+    /// When it ends, in seconds since 1970.
+    pub expires_at: u64,
+    /// The server's own authentication code over the device and the end.
+    pub proof: Secret,
+}
+
+impl fmt::Display for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; SESSION_BYTES];
+        bytes[..8].copy_from_slice(&self.expires_at.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.proof.0);
+        write!(f, "otas_{}_{}", self.device.0.simple(), bs58::encode(bytes).into_string())
+    }
+}
+
 impl fmt::Display for BearerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device { device, secret } => write!(f, "otad_{}_{}", device.0.simple(), encode(secret)),
+            Self::Session(session) => session.fmt(f),
             Self::Api { token, secret } => write!(f, "ota_{}_{}", token.0.simple(), encode(secret)),
         }
     }
@@ -132,10 +167,16 @@ impl FromStr for BearerToken {
         let parse = || {
             let (kind, rest) = text.split_once('_')?;
             let (id, secret) = rest.split_once('_')?;
-            let (id, secret) = (simple(id)?, decode(secret)?);
+            let id = simple(id)?;
             match kind {
-                "otad" => Some(Self::Device { device: DeviceId(id), secret }),
-                "ota" => Some(Self::Api { token: ApiTokenId(id), secret }),
+                "otad" => Some(Self::Device { device: DeviceId(id), secret: decode(secret)? }),
+                "otas" => {
+                    let bytes: [u8; SESSION_BYTES] = decode_bytes(secret)?;
+                    let (expires_at, proof) = bytes.split_first_chunk()?;
+                    let (expires_at, proof) = (u64::from_be_bytes(*expires_at), Secret(proof.try_into().ok()?));
+                    Some(Self::Session(SessionToken { device: DeviceId(id), expires_at, proof }))
+                }
+                "ota" => Some(Self::Api { token: ApiTokenId(id), secret: decode(secret)? }),
                 _ => None,
             }
         };
@@ -149,13 +190,26 @@ fn simple(text: &str) -> Option<Uuid> {
 
 /// Reads the base58 form of a secret.
 fn decode(text: &str) -> Option<Secret> {
-    // 32 bytes are at most 44 digits; decoding more would cost quadratic time.
-    if text.len() > 44 {
+    decode_bytes(text).map(Secret)
+}
+
+/// Reads exactly so many bytes in base58.
+fn decode_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+    // A digit carries more than 5.8 bits; decoding more digits than that makes would cost quadratic time.
+    if text.len() > N * 8 * 10 / 58 + 1 {
         return None;
     }
-    let mut bytes = [0; SECRET_BYTES];
+    let mut bytes = [0; N];
     let length = bs58::decode(text).onto(&mut bytes).ok()?;
-    (length == SECRET_BYTES).then_some(Secret(bytes))
+    (length == N).then_some(bytes)
+}
+
+/// Reads the base32 form of a pin. There is one way to write each.
+fn decode_pin(text: &str) -> Option<[u8; PIN_BYTES]> {
+    if text.len() != BASE32_NOPAD.encode_len(PIN_BYTES) || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).ok()?.try_into().ok()
 }
 
 /// Writes a secret in base58 (Bitcoin's alphabet): letters and digits that survive any shell, URL and double click.
@@ -171,14 +225,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(bytes: [u8; 32], id: u128) {
+        fn what_is_written_is_read_back(bytes: [u8; 32], pin: [u8; 32], id: u128, expires_at: u64) {
             let (id, secret) = (Uuid::from_u128(id), Secret(bytes));
-            let string = EnrollmentString { token: EnrollTokenId(id), secret: secret.clone() };
+            let string = EnrollmentString { token: EnrollTokenId(id), secret: secret.clone(), pin };
             prop_assert_eq!(string.to_string().parse(), Ok(string.clone()));
             prop_assert_eq!(parse_token_id(&string.token_id()), Ok(string.token));
             prop_assert_eq!(parse_secret(&string.secret()), Ok(string.secret));
             for token in [
                 BearerToken::Device { device: DeviceId(id), secret: secret.clone() },
+                BearerToken::Session(SessionToken { device: DeviceId(id), expires_at, proof: secret.clone() }),
                 BearerToken::Api { token: ApiTokenId(id), secret },
             ] {
                 prop_assert_eq!(token.to_string().parse(), Ok(token));
@@ -186,13 +241,26 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "(ota|otad|ota1)?[_.]?[0-9a-f]{0,33}[_.]?[1-9A-Za-z]{0,46}") {
+        fn any_text_is_read_or_refused(text in "(ota|otad|otas|ota1)?[_.]?[0-9a-f]{0,33}[_.]?[1-9A-Za-z]{0,56}[.]?[a-z2-7]{0,53}") {
             if let Ok(token) = text.parse::<BearerToken>() {
                 prop_assert_eq!(token.to_string(), text.clone());
             }
             if let Ok(string) = text.parse::<EnrollmentString>() {
                 prop_assert_eq!(string.to_string(), text);
             }
+        }
+    }
+
+    #[test]
+    fn a_pin_has_one_spelling() {
+        let string = EnrollmentString { token: EnrollTokenId(Uuid::nil()), secret: Secret([1; 32]), pin: [0xab; 32] };
+        let text = string.to_string();
+        let (rest, pin) = text.rsplit_once('.').unwrap();
+        assert_eq!(pin.len(), 52);
+        // The last letter carries four bits too many.
+        let other = format!("{}{}", &pin[..51], char::from(pin.as_bytes()[51] + 1));
+        for bad in [pin.to_uppercase(), format!("{pin}a"), pin[1..].to_owned(), String::new(), other] {
+            assert!(format!("{rest}.{bad}").parse::<EnrollmentString>().is_err(), "{bad}");
         }
     }
 

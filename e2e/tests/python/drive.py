@@ -63,7 +63,7 @@ def main(protos, address, enrolment_string, stubs):
     from ota.device.v1 import update_service_pb2_grpc as update_grpc
 
     channel = grpc.insecure_channel(address)
-    kind, token_id, secret = enrolment_string.split(".")
+    kind, token_id, secret, pin = enrolment_string.split(".")
     assert kind == "ota1", kind
     credential = os.urandom(32)
     request = enrollment.EnrollRequest(token_id=token_id, secret=secret, hardware="python", credential=credential)

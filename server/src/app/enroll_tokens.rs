@@ -36,7 +36,7 @@ pub async fn create(
     db::enroll_token::insert(&mut transaction, &token, access::hash(&secret)).await?;
     record(&mut transaction, caller, Kind::EnrollTokenCreated, &token).await?;
     transaction.commit().await?;
-    let string = EnrollmentString { token: token.id, secret };
+    let string = EnrollmentString { token: token.id, secret, pin: [0; 32] };
     Ok((token, string))
 }
 

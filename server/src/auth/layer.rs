@@ -101,6 +101,7 @@ async fn admit(app: &App, request: &mut Request<Body>, request_id: &str) -> Resu
 async fn device(app: &App, request: &mut Request<Body>) -> Result<Principal> {
     let (id, secret) = match bearer(request.headers())? {
         BearerToken::Device { device, secret } => (device, secret),
+        BearerToken::Session(_) => return Err(invalid_credential()),
         BearerToken::Api { .. } => {
             return Err(Error::refused(
                 Reason::RoleInsufficient,
@@ -130,7 +131,7 @@ async fn device(app: &App, request: &mut Request<Body>) -> Result<Principal> {
 async fn operator(app: &App, headers: &HeaderMap, needed: Role) -> Result<Principal> {
     let principal = match bearer(headers)? {
         BearerToken::Api { token, secret } => app::access::authenticate(app, token, &secret, Utc::now()).await?,
-        BearerToken::Device { .. } => {
+        BearerToken::Device { .. } | BearerToken::Session(_) => {
             return Err(Error::refused(
                 Reason::RoleInsufficient,
                 "this call is for operators, and the credential is a device's",

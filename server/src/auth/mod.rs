@@ -6,6 +6,7 @@
 mod layer;
 pub mod policy;
 mod principal;
+pub mod session;
 
 pub use layer::{Gate, REQUEST_ID};
 pub use principal::{Caller, Principal};
