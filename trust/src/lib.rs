@@ -8,3 +8,10 @@
 //! command line and device verify with the same code ([`verify`]) and sign with the same code ([`metadata`], [`key`]).
 //!
 //! Pure: no I/O, no clock, no random numbers but for new keys. Bytes and `now` in, a verdict out.
+
+pub mod fault;
+pub mod key;
+pub mod metadata;
+pub mod pin;
+
+pub use fault::{Fault, TrustError};
