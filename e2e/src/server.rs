@@ -55,6 +55,8 @@ pub struct TestServer {
     admin_token: String,
     options: Options,
     database: Database,
+    /// Holds the file with the key that seals the keys of all servers on the database.
+    keys: Arc<TempDir>,
     /// Holds the blobs of all servers on the database, unless the options say where these are.
     blobs: Arc<TempDir>,
     data_dir: TempDir,
@@ -94,24 +96,32 @@ impl TestServer {
 
     async fn first(database: Database, options: Options) -> Self {
         let blobs = TempDir::with_prefix("ota-blobs-").expect("a scratch folder");
-        Self::another(database, Arc::new(blobs), options, None).await
+        let keys = TempDir::with_prefix("ota-keys-").expect("a scratch folder");
+        Self::another(database, Arc::new(keys), Arc::new(blobs), options, None).await
     }
 
     /// Starts another server on the same database and the same blobs.
     pub async fn replica(&self) -> Self {
         let token = Some(self.admin_token.clone());
-        Self::another(self.database.clone(), Arc::clone(&self.blobs), self.options.clone(), token).await
+        let (keys, blobs) = (Arc::clone(&self.keys), Arc::clone(&self.blobs));
+        Self::another(self.database.clone(), keys, blobs, self.options.clone(), token).await
     }
 
-    async fn another(database: Database, blobs: Arc<TempDir>, options: Options, token: Option<String>) -> Self {
+    async fn another(
+        database: Database,
+        keys: Arc<TempDir>,
+        blobs: Arc<TempDir>,
+        options: Options,
+        token: Option<String>,
+    ) -> Self {
         let data_dir = TempDir::with_prefix("ota-server-").expect("a scratch folder");
         let blob_store = options.blob_store.clone().unwrap_or_else(|| blobs.path().to_string_lossy().into_owned());
-        let (server, stopping) = start(&database, data_dir.path(), blob_store, &options).await;
+        let (server, stopping) = start(&database, data_dir.path(), keys.path(), blob_store, &options).await;
         let admin_token = token.unwrap_or_else(|| {
             let token = server.admin_token_file.as_deref().expect("a fresh database gets an admin token");
             fs::read_to_string(token).expect("the file with the admin token").trim().to_owned()
         });
-        Self { server, stopping, admin_token, options, database, blobs, data_dir }
+        Self { server, stopping, admin_token, options, database, keys, blobs, data_dir }
     }
 
     /// Returns where it listens, as devices and operators write it.
@@ -181,13 +191,20 @@ impl TestServer {
     }
 }
 
-async fn start(database: &Database, data_dir: &Path, blobs: String, options: &Options) -> (Server, CancellationToken) {
+async fn start(
+    database: &Database,
+    data_dir: &Path,
+    keys: &Path,
+    blobs: String,
+    options: &Options,
+) -> (Server, CancellationToken) {
     let config = Config {
         database_url: Some(database.url()),
         data_dir: data_dir.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
         insecure_listen: false,
         blob_store: Some(blobs),
+        key_file: Some(keys.join("key-encryption-key")),
         max_payload_bytes: options.max_payload_bytes,
         check_in_interval: options.check_in_interval,
         database_connections: options.database_connections,

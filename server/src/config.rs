@@ -29,6 +29,12 @@ pub struct Config {
     #[arg(long, global = true, env = "OTA_BLOB_STORE", value_name = "FOLDER|URL")]
     pub blob_store: Option<String>,
 
+    /// File with the key that seals the server's private keys in the database: 32 bytes, as they are, in base64 or in
+    /// hexadecimal digits. All servers on a database need the same. Made at the first start. Default:
+    /// `key-encryption-key` in the data directory.
+    #[arg(long, global = true, env = "OTA_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
     /// Largest payload taken, in bytes.
     #[arg(long, global = true, env = "OTA_MAX_PAYLOAD_BYTES", value_name = "BYTES", default_value_t = 16 << 30)]
     pub max_payload_bytes: u64,
@@ -45,6 +51,14 @@ pub struct Config {
     /// How long a stopping server waits for calls in progress.
     #[arg(long, global = true, env = "OTA_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = parse_time)]
     pub drain_timeout: Duration,
+}
+
+impl Config {
+    /// Where the key is that seals the server's private keys.
+    #[must_use]
+    pub fn key_file(&self) -> PathBuf {
+        self.key_file.clone().unwrap_or_else(|| self.data_dir.join("key-encryption-key"))
+    }
 }
 
 /// Refuses what would make devices hammer the server or vanish for a week.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod db;
 pub mod fleet;
 pub mod grpc;
+pub mod keys;
 pub mod postgres;
 pub mod reconcile;
 pub mod serve;

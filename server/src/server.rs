@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     db,
     fleet::Fleet,
+    keys::{self, Keyring},
     postgres::{self, Cluster, Durability},
     reconcile, serve,
 };
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The schema cannot be brought up to date.
     #[error("the database's schema cannot be brought up to date")]
     Migrate(#[source] MigrateError),
+    /// The server's keys are not to be had.
+    #[error("the server's keys are not to be had")]
+    Keys(#[source] keys::OpenError),
     /// The blob store cannot be opened.
     #[error("the blob store {0} cannot be opened")]
     Blobs(String, #[source] blobs::OpenError),
@@ -75,6 +79,7 @@ impl StartError {
             Self::Migrate(_) => {
                 Some("a database that a newer server has used needs that server's version or a newer one")
             }
+            Self::Keys(error) => error.hint(),
             Self::Blobs(..) => Some("--blob-store takes a folder or s3://bucket/prefix"),
             Self::Listen(..) => Some("another server may be running; choose another address with --listen"),
             Self::FirstAdmin(_) | Self::Services(_) | Self::Stopped => None,
@@ -183,10 +188,12 @@ impl Server {
             None => config.data_dir.join("blobs").to_string_lossy().into_owned(),
         };
         let blobs = Blobs::open(&store).map_err(|error| StartError::Blobs(store, error))?;
+        let keys = Keyring::open(&database.pool, &config.key_file(), Utc::now()).await.map_err(StartError::Keys)?;
         let fleet = Fleet::new(database.pool.clone(), config.check_in_interval, stopping.clone());
         let app = App {
             pool: database.pool.clone(),
             blobs: Arc::new(blobs),
+            keys: Arc::new(keys),
             fleet: Arc::new(fleet),
             settings: Settings {
                 max_payload_bytes: config.max_payload_bytes,

@@ -15,6 +15,7 @@ mod events;
 mod independent;
 mod inventory;
 mod isolation;
+mod keys;
 mod outage;
 mod packages;
 mod policy;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 
-use crate::{blobs::Blobs, fleet::Fleet};
+use crate::{blobs::Blobs, fleet::Fleet, keys::Keyring};
 
 pub mod access;
 pub mod check_in;
@@ -33,6 +33,8 @@ pub struct App {
     pub pool: PgPool,
     /// Where payloads are kept.
     pub blobs: Arc<Blobs>,
+    /// The server's own keys.
+    pub keys: Arc<Keyring>,
     /// What the server keeps in memory of the devices.
     pub fleet: Arc<Fleet>,
     /// What the operator set.

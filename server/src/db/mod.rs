@@ -28,6 +28,7 @@ pub mod presence;
 pub mod release;
 pub mod rollout;
 pub mod selector;
+pub mod server_key;
 pub mod status;
 pub mod upload;
 

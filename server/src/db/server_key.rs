@@ -1,0 +1,53 @@
+//! The server's own keys, sealed.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+/// Key of the advisory lock under which the first keys are made: the letters `ota-key1`.
+const FIRST_KEYS_LOCK: i64 = i64::from_be_bytes(*b"ota-key1");
+
+/// A key as it is kept.
+#[derive(Debug, Clone)]
+pub struct ServerKey {
+    /// Its name.
+    pub name: String,
+    /// SubjectPublicKeyInfo, DER; empty for a key that has no public part.
+    pub public_key: Vec<u8>,
+    /// The private part, sealed.
+    pub sealed: Vec<u8>,
+    /// Names the key-encryption key that sealed it.
+    pub kek_id: String,
+    /// Its self-signed certificate, DER.
+    pub certificate: Option<Vec<u8>>,
+}
+
+/// Reads all keys. Until the transaction ends, other callers of this wait, so that of several replicas that start at once
+/// one makes the keys.
+pub async fn all_locked(connection: &mut PgConnection) -> sqlx::Result<Vec<ServerKey>> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", FIRST_KEYS_LOCK).execute(&mut *connection).await?;
+    sqlx::query_as!(
+        ServerKey,
+        "SELECT name, public_key, sealed, kek_id, certificate
+         FROM server_key
+         ORDER BY name",
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Stores a key.
+pub async fn insert(connection: &mut PgConnection, key: &ServerKey, now: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO server_key (name, public_key, sealed, kek_id, certificate, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        key.name,
+        key.public_key,
+        key.sealed,
+        key.kek_id,
+        key.certificate,
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
