@@ -55,6 +55,8 @@ pub enum Command {
     /// Follow deployments, the journeys of single devices
     #[command(subcommand, alias = "deployments")]
     Deployment(commands::deployment::DeploymentCommand),
+    /// Write what devices should run to a file, for devices without a network
+    Export(commands::export::Export),
     /// Read what happened and who did it
     #[command(subcommand, alias = "events")]
     Event(commands::event::EventCommand),
@@ -87,6 +89,7 @@ impl Command {
             Self::Release(command) => command.run(session).await,
             Self::Rollout(command) => command.run(session).await,
             Self::Deployment(command) => command.run(session).await,
+            Self::Export(command) => command.run(session).await,
             Self::Event(command) => command.run(session).await,
             Self::EnrollToken(command) => command.run(session).await,
             Self::Token(command) => command.run(session).await,
@@ -101,6 +104,7 @@ impl Command {
         match self {
             Self::Upload(_) => Some("what was sent is kept: the same command goes on from there"),
             Self::Assign(_) => Some("a rollout that was started goes on by itself; see `otactl rollout list`"),
+            Self::Export(_) => Some("payloads that were fetched are kept: the same command goes on from there"),
             Self::Login(_)
             | Self::Logout(_)
             | Self::Status(_)

@@ -6,7 +6,7 @@ use ota_proto::admin::v1::{
     access_service_client::AccessServiceClient, device_service_client::DeviceServiceClient,
     enroll_token_service_client::EnrollTokenServiceClient, event_service_client::EventServiceClient,
     package_service_client::PackageServiceClient, rollout_service_client::RolloutServiceClient,
-    status_service_client::StatusServiceClient,
+    status_service_client::StatusServiceClient, trust_service_client::TrustServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -99,6 +99,11 @@ impl Client {
     /// Returns the client for the server's state.
     pub fn status(&self) -> StatusServiceClient<Transport> {
         StatusServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// Returns the client for signed metadata.
+    pub fn trust(&self) -> TrustServiceClient<Transport> {
+        TrustServiceClient::new(self.transport.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod deployment;
 pub mod device;
 pub mod enroll_token;
 pub mod event;
+pub mod export;
 pub mod login;
 pub mod man;
 pub mod package;

@@ -71,7 +71,7 @@ pub struct Assign {
 }
 
 /// Checks a selector where it is typed, and keeps it as it was.
-fn parse_selector(text: &str) -> Result<String, String> {
+pub fn parse_selector(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("an empty selector chooses nothing; say --all to mean all devices".to_owned());
     }

@@ -1,5 +1,7 @@
 //! `event`: what happened and who did it.
 
+mod verify;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -32,6 +34,8 @@ const RECONNECT_WAIT: Duration = Duration::from_secs(2);
 pub enum EventCommand {
     /// List events, newest first; with --watch, the last ones and then each as it happens
     List(List),
+    /// Check that nobody changed the event log since it was written
+    Verify(verify::Verify),
 }
 
 /// Arguments of `event list`.
@@ -68,23 +72,31 @@ pub struct List {
 impl EventCommand {
     /// Does it.
     pub async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let Self::List(command) = self;
+        match self {
+            Self::List(command) => command.run(session).await,
+            Self::Verify(command) => command.run(session).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let client = session.client().await?;
-        let mut scope = Scope { filter: command.filter, ..Scope::default() };
-        if let Some(text) = &command.device {
+        let mut scope = Scope { filter: self.filter, ..Scope::default() };
+        if let Some(text) = &self.device {
             scope.device = device::resolve(&client, text).await?;
         }
-        if let Some(text) = &command.rollout {
+        if let Some(text) = &self.rollout {
             scope.rollout = rollout::resolve(&client, text).await?;
         }
-        if command.watch {
-            return watch(session, &client, scope, command.limit.unwrap_or(WATCH_LIMIT), command.cursor).await;
+        if self.watch {
+            return watch(session, &client, scope, self.limit.unwrap_or(WATCH_LIMIT), self.cursor).await;
         }
-        let limit = command.limit.unwrap_or(DEFAULT_LIMIT);
+        let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
         let events = past(&client, &scope, limit).await?;
         if events.is_empty() {
             session.messages.say("no events");
-        } else if command.limit.is_none() && events.len() == limit as usize {
+        } else if self.limit.is_none() && events.len() == limit as usize {
             session.messages.say(&format!("showing the last {limit} events; --limit shows more"));
         }
         session.printer.list(&events)
@@ -190,6 +202,7 @@ impl Resource for Event {
             Column::new("BY", |event, _| by(event).into()),
             Column::new("DETAILS", |event, _| pairs(&event.details).join(" ").into()),
             Column::wide("ACTOR", |event, _| event.actor.as_str().into()),
+            Column::wide("FROM", |event, _| event.source_address.as_str().into()),
             Column::wide("REQUEST", |event, _| event.request_id.as_str().into()),
         ]
     }

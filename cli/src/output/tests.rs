@@ -119,7 +119,10 @@ fn json_lists_are_one_document_with_the_apis_names_in_the_apis_order() {
       "agentVersion": "",
       "createTime": "2027-01-15T06:00:00Z",
       "enrollToken": "",
-      "etag": ""
+      "etag": "",
+      "keySha256": "",
+      "identityConflicts": [],
+      "trustFault": ""
     }
   ]
 }
