@@ -78,14 +78,3 @@ async fn another_key_encryption_key_is_refused_with_a_hint() {
     let config = Config { key_file: Some(first.path().join("key-encryption-key")), ..config };
     Server::start(&config, CancellationToken::new()).await.unwrap().stop().await;
 }
-
-#[tokio::test]
-async fn the_database_holds_no_private_key_in_the_open() {
-    let database = database::fresh().await;
-    let folder = TempDir::new().unwrap();
-    let ring = Keyring::open(database.pool(), &folder.path().join("key"), chrono::Utc::now()).await.unwrap();
-    let private = ring.authority().issuer().key().serialize_der();
-    for (name, _, sealed) in stored(database.pool()).await {
-        assert!(!sealed.windows(16).any(|window| private.windows(16).any(|part| part == window)), "{name}");
-    }
-}

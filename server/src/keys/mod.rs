@@ -4,18 +4,21 @@
 //! transaction; the others find them. A database that was sealed under another key-encryption key is refused rather than
 //! filled with new keys: devices trust the old ones.
 
-mod authority;
 mod kek;
 
 use std::{fmt, path::Path};
 
-use aws_lc_rs::hmac;
 use chrono::{DateTime, Utc};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sqlx::{PgConnection, PgPool};
 
-use crate::db::{self, server_key::ServerKey};
+use crate::{
+    auth::session::SessionKey,
+    ca::{self, Authority, CaError},
+    db::{self, server_key::ServerKey},
+};
 
-pub use authority::{CertificateAuthority, serial_number};
 pub use kek::{KeyFileError, SealBroken};
 
 use kek::KeyEncryptionKey;
@@ -53,7 +56,7 @@ pub enum OpenError {
     },
     /// The cryptographic library makes no key.
     #[error("no key can be made")]
-    Generate(#[source] rcgen::Error),
+    Generate(#[source] CaError),
 }
 
 impl OpenError {
@@ -93,8 +96,8 @@ impl KeyName {
 
 /// The opened keys.
 pub struct Keyring {
-    authority: CertificateAuthority,
-    session: hmac::Key,
+    authority: Authority,
+    session: SessionKey,
 }
 
 impl fmt::Debug for Keyring {
@@ -127,21 +130,24 @@ impl Keyring {
 
     fn unseal(kek: &KeyEncryptionKey, keys: &[ServerKey]) -> Result<Self, OpenError> {
         let (row, private_key) = unseal(kek, keys, KeyName::CertificateAuthority)?;
-        let authority = CertificateAuthority::open(&private_key, row.certificate.as_deref().unwrap_or_default())
+        let certificate = CertificateDer::from(row.certificate.clone().unwrap_or_default());
+        let authority = Authority::open(certificate, &PrivatePkcs8KeyDer::from(private_key))
             .map_err(|error| damaged(KeyName::CertificateAuthority, error))?;
         let (_, session) = unseal(kek, keys, KeyName::Session)?;
-        Ok(Self { authority, session: hmac::Key::new(hmac::HMAC_SHA256, &session) })
+        let session = <&[u8; SESSION_KEY_BYTES]>::try_from(session.as_slice())
+            .map_err(|error| damaged(KeyName::Session, error))?;
+        Ok(Self { authority, session: SessionKey::new(session) })
     }
 
     /// Signs the certificates of servers and devices.
     #[must_use]
-    pub fn authority(&self) -> &CertificateAuthority {
+    pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Authenticates sessions and challenges: HMAC-SHA-256.
+    /// Authenticates sessions and challenges.
     #[must_use]
-    pub fn session(&self) -> &hmac::Key {
+    pub fn session(&self) -> &SessionKey {
         &self.session
     }
 }
@@ -167,10 +173,11 @@ fn damaged(name: KeyName, source: impl Into<Box<dyn std::error::Error + Send + S
 
 /// Makes every key and stores it.
 async fn generate(connection: &mut PgConnection, kek: &KeyEncryptionKey, now: DateTime<Utc>) -> Result<(), OpenError> {
-    let authority = CertificateAuthority::generate(now).map_err(OpenError::Generate)?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| OpenError::Generate(error.into()))?;
+    let certificate = ca::authority_certificate(&key, rand::random(), now).map_err(OpenError::Generate)?;
     let authority = ServerKey {
-        certificate: Some(authority.certificate),
-        ..seal(kek, KeyName::CertificateAuthority, authority.public_key, &authority.private_key)
+        certificate: Some(certificate.to_vec()),
+        ..seal(kek, KeyName::CertificateAuthority, key.subject_public_key_info(), key.serialized_der())
     };
     let session = seal(kek, KeyName::Session, Vec::new(), &rand::random::<[u8; SESSION_KEY_BYTES]>());
     for key in [authority, session] {
