@@ -42,6 +42,12 @@ async fn servers_that_start_at_once_end_with_one_set_of_keys() {
     let names: std::collections::BTreeSet<_> = keys.iter().map(|(name, ..)| name).collect();
     assert_eq!(names.len(), keys.len());
     assert!(keys.iter().any(|(_, public_key, _)| public_key == rings[0].authority().public_key()));
+    // And with one set of documents: both roots, and the empty targets, snapshot and timestamp of the image repository.
+    let statement = "SELECT repository::text, role, version FROM trust_metadata ORDER BY 1, 2";
+    let documents: Vec<(String, String, i64)> = sqlx::query_as(statement).fetch_all(database.pool()).await.unwrap();
+    let documents: Vec<_> = documents.iter().map(|(of, role, version)| format!("{of} {role} {version}")).collect();
+    let image = ["image root 1", "image snapshot 1", "image targets 1", "image timestamp 1"];
+    assert_eq!(documents, [&["director root 1"], &image[..]].concat());
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ pub mod rollout;
 pub mod selector;
 pub mod server_key;
 pub mod status;
+pub mod trust_metadata;
 pub mod upload;
 
 /// Every change of the schema, in order. Applied under Postgres' advisory lock, so that several replicas may start at once.

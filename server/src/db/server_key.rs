@@ -21,10 +21,15 @@ pub struct ServerKey {
     pub certificate: Option<Vec<u8>>,
 }
 
-/// Reads all keys. Until the transaction ends, other callers of this wait, so that of several replicas that start at once
-/// one makes the keys.
-pub async fn all_locked(connection: &mut PgConnection) -> sqlx::Result<Vec<ServerKey>> {
-    sqlx::query!("SELECT pg_advisory_xact_lock($1)", FIRST_KEYS_LOCK).execute(&mut *connection).await?;
+/// Makes other callers of this wait until the transaction ends, so that of several replicas that start at once one makes
+/// the keys.
+pub async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", FIRST_KEYS_LOCK).execute(connection).await?;
+    Ok(())
+}
+
+/// Reads all keys.
+pub async fn all(connection: &mut PgConnection) -> sqlx::Result<Vec<ServerKey>> {
     sqlx::query_as!(
         ServerKey,
         "SELECT name, public_key, sealed, kek_id, certificate
@@ -35,11 +40,14 @@ pub async fn all_locked(connection: &mut PgConnection) -> sqlx::Result<Vec<Serve
     .await
 }
 
-/// Stores a key.
-pub async fn insert(connection: &mut PgConnection, key: &ServerKey, now: DateTime<Utc>) -> sqlx::Result<()> {
+/// Stores a key, in the place of one that has its name.
+pub async fn put(connection: &mut PgConnection, key: &ServerKey, now: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO server_key (name, public_key, sealed, kek_id, certificate, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6)",
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (name) DO UPDATE SET
+             public_key = EXCLUDED.public_key, sealed = EXCLUDED.sealed, kek_id = EXCLUDED.kek_id,
+             certificate = EXCLUDED.certificate, created_at = EXCLUDED.created_at",
         key.name,
         key.public_key,
         key.sealed,
@@ -50,4 +58,10 @@ pub async fn insert(connection: &mut PgConnection, key: &ServerKey, now: DateTim
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Deletes a key, and answers whether there was one.
+pub async fn delete(connection: &mut PgConnection, name: &str) -> sqlx::Result<bool> {
+    let done = sqlx::query!("DELETE FROM server_key WHERE name = $1", name).execute(connection).await?;
+    Ok(done.rows_affected() > 0)
 }

@@ -4,22 +4,25 @@
 //! transaction; the others find them. A database that was sealed under another key-encryption key is refused rather than
 //! filled with new keys: devices trust the old ones.
 
+mod first;
 mod kek;
+mod signing;
 
 use std::{fmt, path::Path};
 
 use chrono::{DateTime, Utc};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use ota_trust::key::{PrivateKey, SignError, Signer as _};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sqlx::{PgConnection, PgPool};
 
 use crate::{
     auth::session::SessionKey,
-    ca::{self, Authority, CaError},
+    ca::{Authority, CaError},
     db::{self, server_key::ServerKey},
 };
 
 pub use kek::{KeyFileError, SealBroken};
+pub use signing::SigningKeys;
 
 use kek::KeyEncryptionKey;
 
@@ -57,6 +60,9 @@ pub enum OpenError {
     /// The cryptographic library makes no key.
     #[error("no key can be made")]
     Generate(#[source] CaError),
+    /// The first documents cannot be signed.
+    #[error("the first metadata cannot be signed")]
+    Sign(#[from] SignError),
 }
 
 impl OpenError {
@@ -64,7 +70,7 @@ impl OpenError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Database(_) | Self::Generate(_) => None,
+            Self::Database(_) | Self::Generate(_) | Self::Sign(_) => None,
             Self::KeyFile(_) => Some("name a file that this account can read and, at the first start, make"),
             Self::KeyFileMissing | Self::OtherKey { .. } => Some(
                 "give the file that the first server on this database has (key-encryption-key in its data directory) with --key-file",
@@ -81,6 +87,18 @@ pub enum KeyName {
     CertificateAuthority,
     /// Authenticates sessions and challenges.
     Session,
+    /// Signs roots of the image repository, until the operators do.
+    ImageRoot,
+    /// Signs targets of the image repository, until the operators do: the first, empty ones.
+    ImageTargets,
+    /// Signs snapshots of the image repository.
+    ImageSnapshot,
+    /// Signs timestamps of the image repository.
+    ImageTimestamp,
+    /// Signs roots of the director repository, until the operators do.
+    DirectorRoot,
+    /// Signs what each device should run, and that it is fresh.
+    Director,
 }
 
 impl KeyName {
@@ -90,12 +108,19 @@ impl KeyName {
         match self {
             Self::CertificateAuthority => "certificate-authority",
             Self::Session => "session",
+            Self::ImageRoot => "image-root",
+            Self::ImageTargets => "image-targets",
+            Self::ImageSnapshot => "image-snapshot",
+            Self::ImageTimestamp => "image-timestamp",
+            Self::DirectorRoot => "director-root",
+            Self::Director => "director",
         }
     }
 }
 
 /// The opened keys.
 pub struct Keyring {
+    kek: KeyEncryptionKey,
     authority: Authority,
     session: SessionKey,
 }
@@ -114,29 +139,54 @@ impl Keyring {
     /// When the database or the file does not give what is needed, or they do not belong together.
     pub async fn open(pool: &PgPool, key_file: &Path, now: DateTime<Utc>) -> Result<Self, OpenError> {
         let mut transaction = pool.begin().await?;
-        let mut keys = db::server_key::all_locked(&mut transaction).await?;
+        db::server_key::lock(&mut transaction).await?;
+        let mut keys = db::server_key::all(&mut transaction).await?;
         let kek = if keys.is_empty() {
             let kek = KeyEncryptionKey::read_or_create(key_file).map_err(OpenError::KeyFile)?;
-            generate(&mut transaction, &kek, now).await?;
-            keys = db::server_key::all_locked(&mut transaction).await?;
+            first::generate(&mut transaction, &kek, now).await?;
+            keys = db::server_key::all(&mut transaction).await?;
             kek
         } else {
             KeyEncryptionKey::read(key_file).map_err(OpenError::KeyFile)?.ok_or(OpenError::KeyFileMissing)?
         };
-        let ring = Self::unseal(&kek, &keys)?;
+        let ring = Self::unseal(kek, &keys)?;
         transaction.commit().await?;
         Ok(ring)
     }
 
-    fn unseal(kek: &KeyEncryptionKey, keys: &[ServerKey]) -> Result<Self, OpenError> {
-        let (row, private_key) = unseal(kek, keys, KeyName::CertificateAuthority)?;
+    fn unseal(kek: KeyEncryptionKey, keys: &[ServerKey]) -> Result<Self, OpenError> {
+        let (row, private_key) = unseal(&kek, keys, KeyName::CertificateAuthority)?;
         let certificate = CertificateDer::from(row.certificate.clone().unwrap_or_default());
         let authority = Authority::open(certificate, &PrivatePkcs8KeyDer::from(private_key))
             .map_err(|error| damaged(KeyName::CertificateAuthority, error))?;
-        let (_, session) = unseal(kek, keys, KeyName::Session)?;
+        let (_, session) = unseal(&kek, keys, KeyName::Session)?;
         let session = <&[u8; SESSION_KEY_BYTES]>::try_from(session.as_slice())
             .map_err(|error| damaged(KeyName::Session, error))?;
-        Ok(Self { authority, session: SessionKey::new(session) })
+        // What cannot be opened has to be known at the start, not when it is needed.
+        SigningKeys::unseal(&kek, keys)?;
+        Ok(Self { kek, authority, session: SessionKey::new(session) })
+    }
+
+    /// Reads the keys that sign metadata. They are not kept here, because an operator may replace them on any replica.
+    ///
+    /// # Errors
+    /// When the database does not give them or they do not open.
+    pub async fn signing(&self, connection: &mut PgConnection) -> Result<SigningKeys, OpenError> {
+        SigningKeys::unseal(&self.kek, &db::server_key::all(connection).await?)
+    }
+
+    /// Stores a key that signs metadata in the place of the one with its name.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    pub async fn replace(
+        &self,
+        connection: &mut PgConnection,
+        name: KeyName,
+        key: &PrivateKey,
+        now: DateTime<Utc>,
+    ) -> sqlx::Result<()> {
+        db::server_key::put(connection, &seal_private(&self.kek, name, key), now).await
     }
 
     /// Signs the certificates of servers and devices.
@@ -171,21 +221,6 @@ fn damaged(name: KeyName, source: impl Into<Box<dyn std::error::Error + Send + S
     OpenError::Damaged { name: name.as_str(), source: source.into() }
 }
 
-/// Makes every key and stores it.
-async fn generate(connection: &mut PgConnection, kek: &KeyEncryptionKey, now: DateTime<Utc>) -> Result<(), OpenError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| OpenError::Generate(error.into()))?;
-    let certificate = ca::authority_certificate(&key, rand::random(), now).map_err(OpenError::Generate)?;
-    let authority = ServerKey {
-        certificate: Some(certificate.to_vec()),
-        ..seal(kek, KeyName::CertificateAuthority, key.subject_public_key_info(), key.serialized_der())
-    };
-    let session = seal(kek, KeyName::Session, Vec::new(), &rand::random::<[u8; SESSION_KEY_BYTES]>());
-    for key in [authority, session] {
-        db::server_key::insert(&mut *connection, &key, now).await?;
-    }
-    Ok(())
-}
-
 fn seal(kek: &KeyEncryptionKey, name: KeyName, public_key: Vec<u8>, private_key: &[u8]) -> ServerKey {
     ServerKey {
         name: name.as_str().to_owned(),
@@ -194,4 +229,8 @@ fn seal(kek: &KeyEncryptionKey, name: KeyName, public_key: Vec<u8>, private_key:
         kek_id: kek.id().to_owned(),
         certificate: None,
     }
+}
+
+fn seal_private(kek: &KeyEncryptionKey, name: KeyName, key: &PrivateKey) -> ServerKey {
+    seal(kek, name, key.public_key().to_spki_der(), &key.to_pkcs8_der())
 }

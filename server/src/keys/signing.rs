@@ -1,0 +1,70 @@
+//! The keys that sign metadata.
+
+use ota_trust::key::PrivateKey;
+
+use super::{KeyName, OpenError, damaged, kek::KeyEncryptionKey, unseal};
+use crate::db::server_key::ServerKey;
+
+/// The keys that sign metadata, opened. What the operators have taken over is not there.
+#[derive(Debug)]
+pub struct SigningKeys {
+    /// Signs roots of the image repository.
+    pub image_root: Option<PrivateKey>,
+    /// Signs targets of the image repository.
+    pub image_targets: Option<PrivateKey>,
+    /// Signs snapshots of the image repository.
+    pub image_snapshot: PrivateKey,
+    /// Signs timestamps of the image repository.
+    pub image_timestamp: PrivateKey,
+    /// Signs roots of the director repository.
+    pub director_root: Option<PrivateKey>,
+    /// Signs everything else of the director repository.
+    pub director: PrivateKey,
+}
+
+impl SigningKeys {
+    /// Makes all of them.
+    pub(super) fn generate() -> Result<Self, OpenError> {
+        Ok(Self {
+            image_root: Some(PrivateKey::generate()?),
+            image_targets: Some(PrivateKey::generate()?),
+            image_snapshot: PrivateKey::generate()?,
+            image_timestamp: PrivateKey::generate()?,
+            director_root: Some(PrivateKey::generate()?),
+            director: PrivateKey::generate()?,
+        })
+    }
+
+    pub(super) fn unseal(kek: &KeyEncryptionKey, keys: &[ServerKey]) -> Result<Self, OpenError> {
+        let key = |name| {
+            let (_, private_key) = unseal(kek, keys, name)?;
+            PrivateKey::from_pkcs8_der(&private_key).map_err(|error| damaged(name, error))
+        };
+        let unless_given_up = |name: KeyName| match keys.iter().any(|key| key.name == name.as_str()) {
+            true => key(name).map(Some),
+            false => Ok(None),
+        };
+        Ok(Self {
+            image_root: unless_given_up(KeyName::ImageRoot)?,
+            image_targets: unless_given_up(KeyName::ImageTargets)?,
+            image_snapshot: key(KeyName::ImageSnapshot)?,
+            image_timestamp: key(KeyName::ImageTimestamp)?,
+            director_root: unless_given_up(KeyName::DirectorRoot)?,
+            director: key(KeyName::Director)?,
+        })
+    }
+
+    /// Those that are there, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (KeyName, &PrivateKey)> {
+        [
+            (KeyName::ImageRoot, self.image_root.as_ref()),
+            (KeyName::ImageTargets, self.image_targets.as_ref()),
+            (KeyName::ImageSnapshot, Some(&self.image_snapshot)),
+            (KeyName::ImageTimestamp, Some(&self.image_timestamp)),
+            (KeyName::DirectorRoot, self.director_root.as_ref()),
+            (KeyName::Director, Some(&self.director)),
+        ]
+        .into_iter()
+        .filter_map(|(name, key)| Some((name, key?)))
+    }
+}
