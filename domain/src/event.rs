@@ -6,6 +6,11 @@ use chrono::{DateTime, Utc};
 
 use crate::{DeviceId, RolloutId, filter};
 
+mod record;
+pub mod seal;
+
+pub use seal::{BrokenSeal, Head, Seal, verify_seal};
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -29,6 +34,8 @@ pub struct Event {
     pub details: BTreeMap<String, String>,
     /// The request that caused it. Empty when none did.
     pub request_id: String,
+    /// The address that the request came from. Empty when no request caused it.
+    pub source_address: String,
 }
 
 /// Where an event stands in the order of watching: that of transactions, then that of recording. Ids alone would not do,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ota_domain::role::Role;
-use ota_server::{app::App, config::Config, server::Server};
+use ota_server::{app::App, auth::Network, config::Config, server::Server};
 use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Most connections to Postgres. Few by default: the servers of many tests share one.
     pub database_connections: u32,
+    /// Proxies that are believed when they say for whom they call.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Default for Options {
@@ -43,6 +45,7 @@ impl Default for Options {
             blob_store: None,
             drain_timeout: Duration::from_secs(5),
             database_connections: 6,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -203,6 +206,7 @@ async fn start(
         data_dir: data_dir.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
         insecure_listen: false,
+        trusted_proxies: options.trusted_proxies.clone(),
         blob_store: Some(blobs),
         key_file: Some(keys.join("key-encryption-key")),
         max_payload_bytes: options.max_payload_bytes,

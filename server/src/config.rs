@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
+use crate::auth::Network;
+
 /// Where things are and how they are done.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
@@ -23,6 +25,11 @@ pub struct Config {
     /// read and changed on the way. For closed test networks only.
     #[arg(long, global = true, env = "OTA_INSECURE_LISTEN")]
     pub insecure_listen: bool,
+
+    /// Proxies in front of the server, such as 10.0.0.0/8: these, and nobody else, are believed when they say for whom they
+    /// call (x-forwarded-for, else forwarded). Without any, the event log has the proxies' own addresses.
+    #[arg(long, global = true, env = "OTA_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
 
     /// Where payloads are kept: a folder, or s3://bucket/prefix (with AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID and
     /// AWS_SECRET_ACCESS_KEY in the environment). Default: `blobs` in the data directory.

@@ -38,7 +38,7 @@ use lingering::Lingering;
 
 use crate::{
     app::App,
-    auth::Gate,
+    auth::{Gate, PeerAddress},
     grpc::{admin, device},
 };
 
@@ -111,13 +111,13 @@ pub async fn serve(listener: TcpListener, gate: Gate, stopping: CancellationToke
             () = stopping.cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     // Small answers must not wait for company.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "a connection broke before it began");
                         continue;
                     }
-                    connections.spawn(connection(stream, gate.clone(), graceful.watcher()));
+                    connections.spawn(connection(stream, PeerAddress(peer.ip()), gate.clone(), graceful.watcher()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the system refuses connections");
@@ -136,6 +136,7 @@ pub async fn serve(listener: TcpListener, gate: Gate, stopping: CancellationToke
 /// Speaks HTTP on one connection until it ends. Plain or encrypted is the caller's business.
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: PeerAddress,
     gate: Gate,
     graceful: hyper_util::server::graceful::Watcher,
 ) {
@@ -149,9 +150,10 @@ async fn connection(
         .max_concurrent_streams(1024)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    let service = TowerToHyperService::new(
-        gate.map_request(|request: Request<hyper::body::Incoming>| request.map(axum::body::Body::new)),
-    );
+    let service = TowerToHyperService::new(gate.map_request(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        request.map(axum::body::Body::new)
+    }));
     let served = graceful.watch(
         builder.serve_connection(TokioIo::new(Batched::new(Lingering::new(stream, LINGER))), service).into_owned(),
     );

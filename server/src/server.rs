@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{self, App, Settings},
+    auth::TrustedProxies,
     blobs::{self, Blobs},
     config::Config,
     db,
@@ -200,6 +201,7 @@ impl Server {
                 check_in_interval: config.check_in_interval,
                 embedded_database: database.cluster.is_some(),
             },
+            trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies.clone())),
         };
         let listening = |error| StartError::Listen(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;

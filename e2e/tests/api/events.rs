@@ -2,14 +2,17 @@
 
 use chrono::Utc;
 use ota_domain::event::Cursor;
-use ota_e2e::{Operator, TestServer, assert_refused, assert_violates, operator::unique_payload};
-use ota_proto::admin::v1::{
-    ApiToken, CreateApiTokenRequest, Event, ListEventsRequest, RevokeApiTokenRequest, Role, WatchEventsRequest,
-    WatchEventsResponse,
+use ota_e2e::{Operator, Options, TestServer, assert_refused, assert_violates, operator::unique_payload};
+use ota_proto::{
+    admin::v1::{
+        ApiToken, CreateApiTokenRequest, Event, ListEventsRequest, RevokeApiTokenRequest, Role, WatchEventsRequest,
+        WatchEventsResponse,
+    },
+    device::v1::DeploymentState,
 };
 use ota_server::db;
 use sqlx::{PgConnection, PgPool};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 async fn watch(operator: &Operator, cursor: &str) -> Streaming<WatchEventsResponse> {
     let request = WatchEventsRequest { cursor: cursor.to_owned(), ..Default::default() };
@@ -223,4 +226,59 @@ async fn nobody_changes_what_was_recorded() {
     }
     assert_eq!(list(&server.admin(), "").await.unwrap(), before);
     assert!(before.iter().all(|event| event.time.is_some_and(|time| time.seconds <= Utc::now().timestamp())));
+}
+
+/// The source address of the event that `admin` causes by calling with these headers.
+async fn source(admin: &Operator, headers: &[(&'static str, &str)]) -> String {
+    let token = ApiToken { display_name: "probe".to_owned(), role: Role::Viewer.into(), ..Default::default() };
+    let mut request = Request::new(CreateApiTokenRequest { api_token: Some(token) });
+    for (name, value) in headers {
+        request.metadata_mut().append(*name, value.parse().unwrap());
+    }
+    let made = admin.access().create_api_token(request).await.unwrap().into_inner().api_token.unwrap();
+    let events = list(admin, "kind=api_token.created").await.unwrap();
+    events.into_iter().find(|event| event.subject == made.name).unwrap().source_address
+}
+
+#[tokio::test]
+async fn every_event_of_a_caller_says_where_the_call_came_from() {
+    let server = TestServer::start().await;
+    let admin = server.admin();
+    let device = admin.enroll().await;
+    let release = admin.publish("fw", "1.0.0", &unique_payload(100)).await;
+    admin.assign(&release, &[&device]).await;
+    let deployment = device.granted().await;
+    device.report(&deployment, 1, DeploymentState::Downloading).await.unwrap();
+    let newer = admin.publish("fw", "1.1.0", &unique_payload(100)).await;
+    admin.assign(&newer, &[&device]).await;
+    let events = list(&admin, "").await.unwrap();
+    for kind in [
+        "enroll_token.created",
+        "device.enrolled",
+        "release.published",
+        "rollout.created",
+        "deployment.granted",
+        "deployment.downloading",
+        "deployment.superseded",
+    ] {
+        assert!(events.iter().any(|event| event.kind == kind), "{kind}");
+    }
+    for event in events {
+        let due = if event.actor == "server" { "" } else { "127.0.0.1" };
+        assert_eq!(event.source_address, due, "{event:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_is_believed_when_it_says_for_whom_it_calls() {
+    let server = TestServer::start().await;
+    let headers = [("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=192.0.2.9")];
+    assert_eq!(source(&server.admin(), &headers).await, "127.0.0.1");
+
+    let trusted_proxies = vec!["127.0.0.1".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+    let server = TestServer::with(Options { trusted_proxies, ..Options::default() }).await;
+    let admin = server.admin();
+    assert_eq!(source(&admin, &[]).await, "127.0.0.1");
+    assert_eq!(source(&admin, &[("x-forwarded-for", "198.51.100.1, 192.0.2.9, 10.1.2.3")]).await, "192.0.2.9");
+    assert_eq!(source(&admin, &[("forwarded", "for=\"[2001:db8::9]:4711\"")]).await, "2001:db8::9");
 }

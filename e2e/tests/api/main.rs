@@ -11,6 +11,7 @@ mod doorbell;
 mod download;
 mod enrollment;
 mod errors;
+mod event_seals;
 mod events;
 mod independent;
 mod inventory;

@@ -65,7 +65,7 @@ pub async fn enroll(app: &App, caller: &Caller, enrollment: &Enrollment, now: Da
         transaction.rollback().await?;
         return known_by_now(app, credential).await;
     }
-    let caller = Caller { principal: Principal::Device(device), request_id: caller.request_id.clone() };
+    let caller = Caller { principal: Principal::Device(device), ..caller.clone() };
     let event = NewEvent::new(Kind::DeviceEnrolled, format!("devices/{device}"))
         .device(device)
         .detail("enroll_token", format!("enrollTokens/{}", token.id))

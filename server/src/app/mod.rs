@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 
-use crate::{blobs::Blobs, fleet::Fleet, keys::Keyring};
+use crate::{auth::TrustedProxies, blobs::Blobs, fleet::Fleet, keys::Keyring};
 
 pub mod access;
 pub mod check_in;
@@ -14,6 +14,7 @@ pub mod download;
 pub mod enroll_tokens;
 pub mod enrollment;
 mod error;
+pub mod event_seals;
 pub mod events;
 pub mod inventory;
 pub mod packages;
@@ -39,6 +40,8 @@ pub struct App {
     pub fleet: Arc<Fleet>,
     /// What the operator set.
     pub settings: Settings,
+    /// Proxies that are believed when they say for whom they call.
+    pub trusted_proxies: Arc<TrustedProxies>,
 }
 
 /// What the operator set.

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -19,7 +20,7 @@ use tower::Service;
 use uuid::Uuid;
 
 use super::{
-    Caller, Principal,
+    Caller, PeerAddress, Principal,
     policy::{self, Demand},
 };
 use crate::app::{self, App, Error, Reason, Result};
@@ -94,8 +95,15 @@ async fn admit(app: &App, request: &mut Request<Body>, request_id: &str) -> Resu
         Demand::Device => device(app, request).await?,
         Demand::Operator(role) => operator(app, request.headers(), role).await?,
     };
-    request.extensions_mut().insert(Caller { principal, request_id: request_id.to_owned() });
+    let source = source(app, request);
+    request.extensions_mut().insert(Caller { principal, request_id: request_id.to_owned(), source });
     Ok(())
+}
+
+/// Where the request came from. `None` when the server that accepted its connection did not say.
+fn source(app: &App, request: &Request<Body>) -> Option<IpAddr> {
+    let PeerAddress(peer) = *request.extensions().get()?;
+    Some(app.trusted_proxies.source(peer, request.headers()))
 }
 
 async fn device(app: &App, request: &mut Request<Body>) -> Result<Principal> {

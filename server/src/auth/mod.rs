@@ -7,6 +7,8 @@ mod layer;
 pub mod policy;
 mod principal;
 pub mod session;
+mod source;
 
 pub use layer::{Gate, REQUEST_ID};
 pub use principal::{Caller, Principal};
+pub use source::{Network, ParseNetworkError, PeerAddress, TrustedProxies};

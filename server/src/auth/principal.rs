@@ -1,6 +1,6 @@
 //! Who is calling.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use ota_domain::{ApiTokenId, DeviceId, role::Role};
 
@@ -53,12 +53,20 @@ pub struct Caller {
     pub principal: Principal,
     /// The request's id, as in the log. Empty when no request caused the work.
     pub request_id: String,
+    /// The address the request came from. `None` when no request caused the work.
+    pub source: Option<IpAddr>,
 }
 
 impl Caller {
     /// The server, acting by itself.
     #[must_use]
     pub fn server() -> Self {
-        Self { principal: Principal::Server, request_id: String::new() }
+        Self { principal: Principal::Server, request_id: String::new(), source: None }
+    }
+
+    /// The address the request came from, as text; empty when no request caused the work.
+    #[must_use]
+    pub fn source_address(&self) -> String {
+        self.source.map(|address| address.to_string()).unwrap_or_default()
     }
 }

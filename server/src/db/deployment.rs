@@ -134,9 +134,10 @@ pub async fn end(
                WHERE id = ANY($1) AND state = ANY($2)
                RETURNING id, device_id, rollout_id, attempt
            )
-           INSERT INTO event (kind, actor, actor_display_name, subject, device_id, rollout_id, details, request_id)
+           INSERT INTO event (kind, actor, actor_display_name, subject, device_id, rollout_id, details, request_id,
+                              source_address)
            SELECT $5, $6, $7, 'deployments/' || id, device_id, rollout_id,
-                  $8 || jsonb_build_object('attempt', attempt::TEXT), $9
+                  $8 || jsonb_build_object('attempt', attempt::TEXT), $9, $10
            FROM ended
            RETURNING device_id AS "device_id!: DeviceId""#,
         &ids,
@@ -148,6 +149,7 @@ pub async fn end(
         caller.principal.display_name(),
         serde_json::Value::Object(details),
         caller.request_id,
+        caller.source_address(),
     )
     .fetch_all(connection)
     .await

@@ -57,8 +57,9 @@ impl NewEvent {
 /// change without its event.
 pub async fn record(connection: &mut PgConnection, caller: &Caller, event: NewEvent) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO event (kind, actor, actor_display_name, subject, device_id, rollout_id, details, request_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO event (kind, actor, actor_display_name, subject, device_id, rollout_id, details, request_id,
+                            source_address)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         event.kind.as_str(),
         caller.principal.to_string(),
         caller.principal.display_name(),
@@ -67,6 +68,7 @@ pub async fn record(connection: &mut PgConnection, caller: &Caller, event: NewEv
         event.rollout.map(|rollout| rollout.0),
         Value::Object(event.details),
         caller.request_id,
+        caller.source_address(),
     )
     .execute(connection)
     .await?;
@@ -89,7 +91,7 @@ impl Query {
     fn select(&self) -> QueryBuilder<Postgres> {
         let mut sql = QueryBuilder::new(
             "SELECT id, transaction::TEXT AS transaction, at, kind, actor, actor_display_name, subject, device_id,
-                    rollout_id, details, request_id
+                    rollout_id, details, request_id, source_address
              FROM event
              WHERE TRUE",
         );
@@ -130,6 +132,7 @@ struct Row {
     rollout_id: Option<RolloutId>,
     details: Value,
     request_id: String,
+    source_address: String,
 }
 
 impl TryFrom<Row> for Event {
@@ -153,6 +156,7 @@ impl TryFrom<Row> for Event {
             rollout: row.rollout_id,
             details,
             request_id: row.request_id,
+            source_address: row.source_address,
         })
     }
 }
@@ -168,7 +172,7 @@ fn text(value: Value) -> String {
 }
 
 /// The driver has no type for XID8, so transactions travel as text.
-fn transaction(text: &str) -> sqlx::Result<u64> {
+pub(super) fn transaction(text: &str) -> sqlx::Result<u64> {
     text.parse().map_err(|_| undecoded("transaction", format!("{text:?} is no transaction")))
 }
 
@@ -217,6 +221,20 @@ pub async fn between(
     sql.push(" AND (transaction, id) > (").push_bind(after.transaction.to_string()).push("::TEXT::XID8, ");
     sql.push_bind(after.id).push(") AND transaction < ").push_bind(horizon.to_string()).push("::TEXT::XID8");
     sql.push(" ORDER BY transaction, id LIMIT ").push_bind(limit);
+    read(connection, sql).await
+}
+
+/// Reads all events in the order of watching: after `after` and up to `last`, at most `limit`.
+pub async fn through(
+    connection: &mut PgConnection,
+    after: Cursor,
+    last: Cursor,
+    limit: i64,
+) -> sqlx::Result<Vec<Event>> {
+    let mut sql = Query::default().select();
+    sql.push(" AND (transaction, id) > (").push_bind(after.transaction.to_string()).push("::TEXT::XID8, ");
+    sql.push_bind(after.id).push(") AND (transaction, id) <= (").push_bind(last.transaction.to_string());
+    sql.push("::TEXT::XID8, ").push_bind(last.id).push(") ORDER BY transaction, id LIMIT ").push_bind(limit);
     read(connection, sql).await
 }
 

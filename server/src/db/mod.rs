@@ -19,6 +19,7 @@ pub mod device;
 pub mod device_running;
 pub mod enroll_token;
 pub mod event;
+pub mod event_seal;
 pub mod inventory;
 pub mod notify;
 pub mod package;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, Result};
 
 mod rollouts;
+mod seals;
 mod uploads;
 
 /// How often room is looked for that can be given back. Nobody waits for it.
@@ -21,12 +22,17 @@ const UPLOADS_INTERVAL: Duration = Duration::from_secs(60);
 pub async fn run(app: App, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     tasks.spawn(complete_rollouts(app.clone(), stop.clone()));
+    tasks.spawn(seal_events(app.clone(), stop.clone()));
     tasks.spawn(give_back_room(app, stop));
     while tasks.join_next().await.is_some() {}
 }
 
 async fn complete_rollouts(app: App, stop: CancellationToken) {
     repeat("completing rollouts", &stop, || rollouts::run_once(&app, Utc::now()), || rollouts::due(&app)).await;
+}
+
+async fn seal_events(app: App, stop: CancellationToken) {
+    repeat("sealing events", &stop, || seals::run_once(&app, Utc::now()), || seals::due(&app)).await;
 }
 
 async fn give_back_room(app: App, stop: CancellationToken) {

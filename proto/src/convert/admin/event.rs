@@ -1,6 +1,9 @@
 //! Events.
 
-use ota_domain::event::Event;
+use ota_domain::{
+    digest::ParseDigestError,
+    event::{Event, Seal},
+};
 
 use crate::{admin::v1, convert};
 
@@ -19,6 +22,32 @@ pub fn event(event: Event) -> v1::Event {
         details: event.details.into_iter().collect(),
         request_id: event.request_id,
         cursor: event.cursor.to_string(),
-        source_address: String::new(),
+        source_address: event.source_address,
     }
+}
+
+/// A seal for the wire.
+#[must_use]
+pub fn seal(seal: Seal) -> v1::EventSeal {
+    v1::EventSeal {
+        number: seal.number,
+        time: Some(convert::timestamp(seal.at)),
+        records: seal.records,
+        previous_sha256: seal.previous.0.to_vec().into(),
+        sha256: seal.sha256.0.to_vec().into(),
+    }
+}
+
+/// A seal from the wire, for whoever checks the chain.
+///
+/// # Errors
+/// When a hash has another length. A time out of range is taken for the earliest: no hash covers it.
+pub fn read_seal(seal: v1::EventSeal) -> Result<Seal, ParseDigestError> {
+    Ok(Seal {
+        number: seal.number,
+        at: seal.time.as_ref().and_then(convert::from_timestamp).unwrap_or_default(),
+        previous: seal.previous_sha256.as_ref().try_into()?,
+        sha256: seal.sha256.as_ref().try_into()?,
+        records: seal.records,
+    })
 }

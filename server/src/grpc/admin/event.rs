@@ -15,9 +15,9 @@ use tonic::{Request, Response, Status};
 
 use super::named;
 use crate::{
-    app::{App, Error, events},
+    app::{App, Error, event_seals, events},
     db::page,
-    grpc::{caller, not_implemented},
+    grpc::caller,
 };
 
 const ROLLOUT: &str = "rollouts/{rollout}";
@@ -71,9 +71,15 @@ impl EventService for Events {
 
     async fn list_event_seals(
         &self,
-        _: Request<ListEventSealsRequest>,
+        request: Request<ListEventSealsRequest>,
     ) -> Result<Response<ListEventSealsResponse>, Status> {
-        Err(not_implemented("the chain of events"))
+        let wanted = request.into_inner();
+        let page = page::request(wanted.page_size, &wanted.page_token)?;
+        let page = event_seals::list(&self.app, &page).await?;
+        Ok(Response::new(ListEventSealsResponse {
+            seals: page.rows.into_iter().map(wire::seal).collect(),
+            next_page_token: page.next_token,
+        }))
     }
 }
 
