@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use clap::Parser;
 use ota_domain::role::Role;
 use ota_server::{app::App, auth::Network, config::Config, server::Server};
 use sqlx::PgPool;
@@ -194,6 +195,17 @@ impl TestServer {
     }
 }
 
+/// Returns what a server is told that is told nothing.
+#[must_use]
+pub fn defaults() -> Config {
+    #[derive(Parser)]
+    struct Defaults {
+        #[command(flatten)]
+        config: Config,
+    }
+    Defaults::parse_from(["ota-server"]).config
+}
+
 async fn start(
     database: &Database,
     data_dir: &Path,
@@ -205,7 +217,6 @@ async fn start(
         database_url: Some(database.url()),
         data_dir: data_dir.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
-        insecure_listen: false,
         trusted_proxies: options.trusted_proxies.clone(),
         blob_store: Some(blobs),
         key_file: Some(keys.join("key-encryption-key")),
@@ -213,6 +224,7 @@ async fn start(
         check_in_interval: options.check_in_interval,
         database_connections: options.database_connections,
         drain_timeout: options.drain_timeout,
+        ..defaults()
     };
     let stopping = CancellationToken::new();
     let server = Server::start(&config, stopping.clone()).await;

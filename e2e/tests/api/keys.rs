@@ -1,8 +1,11 @@
 //! The server's own keys: one set for a database, whatever starts on it.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
-use ota_e2e::database::{self, TestDatabase};
+use ota_e2e::{
+    database::{self, TestDatabase},
+    server::defaults,
+};
 use ota_server::{config::Config, keys::Keyring, server::Server};
 use sqlx::PgPool;
 use tempfile::TempDir;
@@ -13,13 +16,8 @@ fn config(database: &TestDatabase, data_dir: &Path) -> Config {
         database_url: Some(database.url()),
         data_dir: data_dir.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
-        insecure_listen: false,
-        blob_store: None,
-        key_file: None,
-        max_payload_bytes: 1 << 20,
-        check_in_interval: Duration::from_secs(300),
         database_connections: 4,
-        drain_timeout: Duration::from_secs(5),
+        ..defaults()
     }
 }
 
