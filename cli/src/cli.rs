@@ -6,7 +6,7 @@ use crate::{commands, error::Failure, options::GlobalOptions, session::Session};
 
 const ROOT_EXAMPLES: &str = "\
 Examples:
-  otactl login http://127.0.0.1:8443 --token-file admin.token
+  otactl login https://127.0.0.1:8443 --ca-file ca.pem --token-file admin-token
   otactl upload ./build --package gateway-fw --version 1.2.0 --hardware rpi4
   otactl assign gateway-fw@1.2.0 -l site=lab --wait
   otactl device list -o json | jq -r '.devices[].name'

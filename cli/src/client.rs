@@ -1,6 +1,6 @@
 //! The connection to the server: one channel, the token and the request id on every call.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ota_proto::admin::v1::{
     access_service_client::AccessServiceClient, device_service_client::DeviceServiceClient,
@@ -8,17 +8,19 @@ use ota_proto::admin::v1::{
     package_service_client::PackageServiceClient, rollout_service_client::RolloutServiceClient,
     status_service_client::StatusServiceClient, trust_service_client::TrustServiceClient,
 };
+use ota_tls::{ConnectError, Connector, DefaultTimeProvider, IdentitySlot};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::Channel,
 };
 use uuid::Uuid;
 
 use crate::{
     context::Target,
     error::{Failure, REQUEST_ID_KEY, root_cause},
+    first_contact,
     server_url::ServerUrl,
 };
 
@@ -60,7 +62,7 @@ impl Client {
     /// Connects. All calls of one command carry the same request id, so that the server's log shows what belongs
     /// together.
     pub async fn connect(target: &Target, request_id: Uuid) -> Result<Self, Failure> {
-        let channel = connect(&target.server).await?;
+        let channel = connect(target).await?;
         let request_id = MetadataValue::try_from(request_id.to_string()).expect("a UUID is plain ASCII");
         let credentials = Credentials { token: target.token.header(), request_id };
         Ok(Self { transport: InterceptedService::new(channel, credentials) })
@@ -107,17 +109,58 @@ impl Client {
     }
 }
 
-/// Opens the channel. The one place that knows how a connection is made; encryption belongs here.
-async fn connect(server: &ServerUrl) -> Result<Channel, Failure> {
-    let endpoint = Endpoint::from(server.uri().clone())
+/// Opens the channel, encrypted when the address says so.
+async fn connect(target: &Target) -> Result<Channel, Failure> {
+    let server = &target.server;
+    if !server.is_encrypted() {
+        return open(server, &Connector::plain(server.uri()).map_err(first_contact::setup)?).await;
+    }
+    let authority = match (&target.authority, target.pin) {
+        (Some(authority), None) => authority.clone(),
+        (Some(authority), Some(pin)) => {
+            first_contact::check(authority, pin, server)?;
+            authority.clone()
+        }
+        (None, Some(pin)) => first_contact::pinned(server, pin).await?,
+        (None, None) => return Err(first_contact::unknown(server)),
+    };
+    let (trust, clock) = (authority.server_trust(), Arc::new(DefaultTimeProvider));
+    let connector =
+        Connector::tls(server.uri(), trust, IdentitySlot::default(), clock).map_err(first_contact::setup)?;
+    open(server, &connector).await
+}
+
+/// Opens a channel over a way that is known.
+pub(crate) async fn open(server: &ServerUrl, connector: &Connector) -> Result<Channel, Failure> {
+    let endpoint = connector
+        .endpoint()
         .user_agent(concat!("otactl/", env!("CARGO_PKG_VERSION")))
         .map_err(|error| Failure::because("cannot set up the connection", &error))?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1);
-    endpoint.connect().await.map_err(|error| {
-        Failure::failed(format!("cannot reach {server}: {}", root_cause(&error)))
-            .hint("does the server run, and is this its address? See `otactl context show`")
+    connector.connect(&endpoint).await.map_err(|error| match ConnectError::find(&error) {
+        Some(reason) => Failure::failed(format!("cannot reach {server}: {reason}")).hint(tls_hint(&reason)),
+        None => Failure::failed(format!("cannot reach {server}: {}", root_cause(&error)))
+            .hint("does the server run, and is this its address? See `otactl context show`"),
     })
+}
+
+/// Says what a person can do about a server that is not to be believed.
+pub(crate) fn tls_hint(reason: &ConnectError) -> &'static str {
+    match reason {
+        ConnectError::WrongAuthority => {
+            "this is another server, or one that was set up anew; if you know which, log in again with --ca-file FILE"
+        }
+        ConnectError::Expired { .. } | ConnectError::NotYetValid { .. } => "are the clocks of both machines right?",
+        ConnectError::WrongName { .. } => "use a name that the certificate is for, or the server's --tls-name",
+        ConnectError::NotTls | ConnectError::Closed => {
+            "for a server without encryption write http://; over a network that needs --insecure"
+        }
+        ConnectError::OnlyTls => "write https:// in place of http://",
+        ConnectError::WrongPurpose
+        | ConnectError::Refused { .. }
+        | ConnectError::NotHttp2
+        | ConnectError::Handshake { .. } => "does an ota server listen at this address? See `otactl context show`",
+    }
 }

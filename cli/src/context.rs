@@ -15,6 +15,7 @@ use etcetera::BaseStrategy;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    authority::{Authority, Pin},
     credential::Token,
     error::{Exit, Failure},
     server_url::ServerUrl,
@@ -34,6 +35,9 @@ pub struct Context {
     /// The person allowed an unencrypted connection to another machine.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure: bool,
+    /// Who signs the server's certificate, in PEM. Absent for a server without encryption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_authority: Option<Authority>,
 }
 
 /// All saved servers.
@@ -59,17 +63,27 @@ pub struct Overrides {
     pub token: Option<Token>,
     /// Allow an unencrypted connection to another machine.
     pub insecure: bool,
+    /// Believe this authority.
+    pub authority: Option<Authority>,
+    /// Believe the authority with this pin alone.
+    pub pin: Option<Pin>,
 }
 
 /// The server a command talks to.
 #[derive(Debug)]
 pub struct Target {
+    /// What its keys and what was verified of it are kept under: the context's name, or one made of its address.
+    pub name: String,
     /// Where it is.
     pub server: ServerUrl,
     /// The token to show there.
     pub token: Token,
     /// An unencrypted connection to another machine is allowed.
     pub insecure: bool,
+    /// Who signs its certificate, when that is known.
+    pub authority: Option<Authority>,
+    /// The pin its authority must have, when one was given.
+    pub pin: Option<Pin>,
 }
 
 impl Contexts {
@@ -126,28 +140,31 @@ impl Contexts {
     /// Decides what a command talks to.
     pub fn target(&self, overrides: Overrides) -> Result<Target, Failure> {
         let context = match self.chosen(overrides.context.as_deref()) {
-            Ok(context) => context.map(|(_, context)| context),
+            Ok(context) => context,
             // A full answer from elsewhere needs no context, even when the file names one that is gone.
             Err(_) if overrides.context.is_none() && overrides.server.is_some() && overrides.token.is_some() => None,
             Err(error) => return Err(error),
         };
         let server = match (&overrides.server, context) {
             (Some(server), _) => server.clone(),
-            (None, Some(context)) => context.server.clone(),
+            (None, Some((_, context))) => context.server.clone(),
             (None, None) => {
                 return Err(Failure::new(Exit::NotAuthenticated, "not logged in")
                     .hint("log in with `otactl login URL`; the server prints that line when it first starts"));
             }
         };
         // A saved token goes to the server it was saved for and to no other.
-        let saved = context.filter(|context| context.server == server);
-        let token = overrides.token.or_else(|| saved.map(|context| context.token.clone())).ok_or_else(|| {
+        let saved = context.filter(|(_, context)| context.server == server);
+        let token = overrides.token.or_else(|| saved.map(|(_, context)| context.token.clone())).ok_or_else(|| {
             Failure::new(Exit::NotAuthenticated, format!("no token for {server}"))
                 .hint(format!("log in with `otactl login {server}`, or use --token-file or OTACTL_TOKEN"))
         })?;
-        let insecure = overrides.insecure || saved.is_some_and(|context| context.insecure);
+        let insecure = overrides.insecure || saved.is_some_and(|(_, context)| context.insecure);
         server.check_transport(insecure)?;
-        Ok(Target { server, token, insecure })
+        let authority =
+            overrides.authority.or_else(|| saved.and_then(|(_, context)| context.certificate_authority.clone()));
+        let name = saved.map_or_else(|| server.file_name(), |(name, _)| name.to_owned());
+        Ok(Target { name, server, token, insecure, authority, pin: overrides.pin })
     }
 }
 

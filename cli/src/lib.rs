@@ -4,6 +4,7 @@
 //! data to standard output, `messages` all else to standard error, and `error` decides what a failure looks like and
 //! which exit code it has. Nothing here decides about the fleet: the server does.
 
+pub mod authority;
 pub mod backoff;
 pub mod cli;
 pub mod client;
@@ -13,6 +14,7 @@ pub mod context;
 pub mod credential;
 pub mod error;
 pub mod export;
+pub mod first_contact;
 pub mod label_edit;
 pub mod listing;
 pub mod messages;

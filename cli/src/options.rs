@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::{output::Format, server_url::ServerUrl};
+use crate::{authority::Pin, output::Format, server_url::ServerUrl};
 
 /// Heading of these options in `--help`.
 const HEADING: &str = "Options of every command";
@@ -42,12 +42,18 @@ pub struct GlobalOptions {
     /// Use this saved context [env: OTACTL_CONTEXT]
     #[arg(long, global = true, value_name = "NAME", env = "OTACTL_CONTEXT", hide_env = true)]
     pub context: Option<String>,
-    /// Use this server, for example http://127.0.0.1:8443 [env: OTACTL_SERVER]
+    /// Use this server, for example https://ota.example:8443 [env: OTACTL_SERVER]
     #[arg(long, global = true, value_name = "URL", env = "OTACTL_SERVER", hide_env = true)]
     pub server: Option<ServerUrl>,
     /// Read the API token from this file, `-` for standard input [env: OTACTL_TOKEN_FILE, or OTACTL_TOKEN for the token itself]
     #[arg(long, global = true, value_name = "FILE", env = "OTACTL_TOKEN_FILE", hide_env = true)]
     pub token_file: Option<PathBuf>,
+    /// Believe a server whose certificate an authority in this PEM file signed [env: OTACTL_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE", env = "OTACTL_CA_FILE", hide_env = true)]
+    pub ca_file: Option<PathBuf>,
+    /// Believe a server whose own authority has a public key with this SHA-256 [env: OTACTL_PIN]
+    #[arg(long, global = true, value_name = "SHA256", env = "OTACTL_PIN", hide_env = true)]
+    pub pin: Option<Pin>,
     /// Allow an unencrypted connection to another machine
     #[arg(long, global = true, env = "OTACTL_INSECURE", hide_env = true, value_parser = clap::builder::FalseyValueParser::new())]
     pub insecure: bool,

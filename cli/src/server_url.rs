@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
 
-/// An `http://` address of a server, without a path.
+/// An `https://` or `http://` address of a server, without a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServerUrl {
@@ -17,12 +17,9 @@ pub struct ServerUrl {
 /// The text is no address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseServerUrlError {
-    /// Not `http://host:port`.
-    #[error("{0:?} is no server address; write for example http://127.0.0.1:8443")]
+    /// Not `https://host:port`.
+    #[error("{0:?} is no server address; write for example https://ota.example:8443")]
     Form(String),
-    /// `https://`.
-    #[error("{0:?} asks for encryption, which this version of otactl cannot do; write http://")]
-    Encrypted(String),
 }
 
 impl ServerUrl {
@@ -31,9 +28,20 @@ impl ServerUrl {
         &self.uri
     }
 
+    /// Returns a name for files about this server: `ota.example_8443`.
+    pub fn file_name(&self) -> String {
+        let authority = self.uri.authority().map_or("", |authority| authority.as_str());
+        authority.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' }).collect()
+    }
+
+    /// Tells whether the connection is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+
     /// Refuses to send a credential in the clear to another machine, unless the person said so.
     pub fn check_transport(&self, insecure: bool) -> Result<(), Failure> {
-        if insecure || self.is_loopback() {
+        if insecure || self.is_encrypted() || self.is_loopback() {
             return Ok(());
         }
         Err(Failure::usage(format!(
@@ -66,8 +74,7 @@ impl FromStr for ServerUrl {
         let form = || ParseServerUrlError::Form(text.to_owned());
         let uri: Uri = text.parse().map_err(|_| form())?;
         match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(ParseServerUrlError::Encrypted(text.to_owned())),
+            Some("http" | "https") => {}
             Some(_) | None => return Err(form()),
         }
         let authority = uri.authority().ok_or_else(form)?;
@@ -98,8 +105,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_bare_http_addresses_are_taken() {
-        for good in ["http://127.0.0.1:8443", "http://[::1]:80/", "http://ota.example:9000"] {
+    fn only_bare_addresses_are_taken() {
+        for good in ["https://ota.example", "http://127.0.0.1:8443", "http://[::1]:80/", "http://ota.example:9000"] {
             assert_eq!(good.parse::<ServerUrl>().unwrap().to_string(), good.trim_end_matches('/'));
         }
         for wrong in
@@ -107,14 +114,18 @@ mod tests {
         {
             assert!(matches!(wrong.parse::<ServerUrl>(), Err(ParseServerUrlError::Form(_))), "{wrong}");
         }
-        assert!(matches!("https://host".parse::<ServerUrl>(), Err(ParseServerUrlError::Encrypted(_))));
     }
 
     #[test]
     fn plain_http_stays_on_this_machine_unless_said_otherwise() {
-        for local in
-            ["http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:1", "http://localhost:1", "http://a.LOCALHOST"]
-        {
+        for local in [
+            "https://10.0.0.1:1",
+            "http://127.0.0.1:1",
+            "http://127.9.9.9",
+            "http://[::1]:1",
+            "http://localhost:1",
+            "http://a.LOCALHOST",
+        ] {
             assert!(local.parse::<ServerUrl>().unwrap().check_transport(false).is_ok(), "{local}");
         }
         for remote in

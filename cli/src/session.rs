@@ -7,6 +7,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::{
+    authority::Authority,
     client::Client,
     consent::Asker,
     context::{self, Contexts, Overrides},
@@ -81,6 +82,11 @@ impl Session {
         }
     }
 
+    /// Returns the authority that options or environment name, if they do.
+    pub fn authority_given(&self) -> Result<Option<Authority>, Failure> {
+        self.options.ca_file.as_deref().map(Authority::read).transpose()
+    }
+
     /// Connects to the server that options, environment and contexts name; the second time, returns the same client.
     pub async fn client(&self) -> Result<Client, Failure> {
         let client = self
@@ -91,6 +97,8 @@ impl Session {
                     server: self.options.server.clone(),
                     token: self.token_given()?,
                     insecure: self.options.insecure,
+                    authority: self.authority_given()?,
+                    pin: self.options.pin,
                 };
                 let target = self.contexts()?.target(overrides)?;
                 Client::connect(&target, self.request_id).await

@@ -41,6 +41,125 @@ fn a_server_that_does_not_answer_is_named_with_the_reason_and_a_hint() {
     assert!(err.starts_with(&format!("error: cannot reach {server}: connection refused\nhint: ")), "{err}");
 }
 
+/// A server that ends the TLS handshake well, shows the chain of an authority of its own, and then says nothing.
+struct EncryptedServer {
+    url: String,
+    authority: rcgen::Certificate,
+    thread: std::thread::JoinHandle<Vec<u8>>,
+}
+
+impl EncryptedServer {
+    /// Stops it and returns all that it was sent.
+    fn stop(self) -> String {
+        // A connection that says nothing is the sign to end.
+        drop(std::net::TcpStream::connect(self.url.trim_start_matches("https://")).unwrap());
+        String::from_utf8_lossy(&self.thread.join().unwrap()).into_owned()
+    }
+}
+
+fn encrypted_server() -> EncryptedServer {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.distinguished_name.push(DnType::CommonName, "ota certificate authority");
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = Issuer::new(params, key);
+    let leaf_key = KeyPair::generate().unwrap();
+    let mut leaf = CertificateParams::new(vec!["ota.example".to_owned()]).unwrap();
+    leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![leaf.der().clone(), authority.der().clone()],
+            rustls::pki_types::PrivatePkcs8KeyDer::from(leaf_key.serialize_der()).into(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let config = std::sync::Arc::new(config);
+    let thread = std::thread::spawn(move || {
+        let mut sent = Vec::new();
+        loop {
+            let (stream, _) = listener.accept().unwrap();
+            if stream.peek(&mut [0]).unwrap() == 0 {
+                return sent;
+            }
+            let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+            // The client goes away without a word; what it sent before counts.
+            let _ = rustls::StreamOwned::new(connection, stream).read_to_end(&mut sent);
+        }
+    });
+    EncryptedServer { url, authority, thread }
+}
+
+#[test]
+fn a_server_whose_authority_nobody_named_gets_no_token_from_a_pipe() {
+    let home = home();
+    let server = encrypted_server();
+    let (code, _, err) = run(otactl(home.path()).args(["login", &server.url]).env("OTACTL_TOKEN", "ota_secret"));
+    assert_eq!(code, 2);
+    assert!(err.contains("nothing says which certificate") && err.contains("sha256:"), "{err}");
+    assert!(err.contains("--ca-file") && err.contains("--pin"), "{err}");
+    assert!(!server.stop().contains("secret"));
+    assert!(!home.path().join(".config/otactl").exists());
+}
+
+#[test]
+fn a_server_with_another_authority_than_the_pin_gets_no_token() {
+    let home = home();
+    let server = encrypted_server();
+    let pin = "0".repeat(64);
+    let (code, _, err) =
+        run(otactl(home.path()).args(["login", &server.url, "--pin", &pin]).env("OTACTL_TOKEN", "ota_secret"));
+    assert_eq!(code, 1);
+    assert!(err.contains("is not the server that the pin stands for"), "{err}");
+    assert!(!server.stop().contains("secret"));
+}
+
+#[test]
+fn a_server_that_another_authority_signed_gets_no_token() {
+    let home = home();
+    let server = encrypted_server();
+    let other = encrypted_server();
+    let file = home.path().join("ca.pem");
+    fs::write(&file, other.authority.pem()).unwrap();
+    let (code, _, err) =
+        run(otactl(home.path()).args(["login", &server.url, "--ca-file"]).arg(&file).env("OTACTL_TOKEN", "ota_secret"));
+    assert_eq!(code, 1);
+    assert!(err.contains("signed by another authority") && err.contains("hint: "), "{err}");
+    assert!(!server.stop().contains("secret"));
+    other.stop();
+}
+
+#[test]
+fn the_wrong_scheme_is_named() {
+    let home = home();
+    let server = encrypted_server();
+    let plain = server.url.replace("https://", "http://");
+    let (code, _, err) = run(otactl(home.path()).args(["status", "--server", &plain]).env("OTACTL_TOKEN", "ota_x"));
+    assert_eq!(code, 1);
+    assert!(err.contains("speaks TLS on this port") && err.contains("https://"), "{err}");
+    server.stop();
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").unwrap();
+        let _ = stream.read(&mut [0; 1024]);
+    });
+    let (code, _, err) = run(otactl(home.path()).args(["login", &url]).env("OTACTL_TOKEN", "ota_x"));
+    thread.join().unwrap();
+    assert_eq!(code, 1);
+    assert!(err.contains("does not speak TLS") && err.contains("http://"), "{err}");
+}
+
 #[test]
 fn something_else_that_listens_there_is_not_taken_for_a_server() {
     let home = home();
@@ -71,7 +190,7 @@ fn without_a_login_every_command_that_needs_one_says_so_and_exits_with_4() {
 #[test]
 fn wrong_usage_exits_with_2_before_anything_is_sent() {
     let home = home();
-    let table: [&[&str]; 12] = [
+    let table: [&[&str]; 15] = [
         &["frobnicate"],
         &["upload"],
         &["upload", ".", "--package", "../up", "--version", "1.0.0"],
@@ -83,7 +202,10 @@ fn wrong_usage_exits_with_2_before_anything_is_sent() {
         &["assign", "gateway-fw@1.2.0", "--all", "-l", "site=lab"],
         &["device", "label", "8057", "a b=c"],
         &["device", "list", "--limit", "0"],
-        &["login", "https://ota.example"],
+        &["login", "ftp://ota.example"],
+        &["login", "https://ota.example", "--pin", "abc"],
+        &["export", "--device", "4f21a0c3", "-l", "site=lab", "x.bundle"],
+        &["export", "x.bundle"],
     ];
     for arguments in table {
         let (code, out, err) = run(otactl(home.path()).args(arguments));

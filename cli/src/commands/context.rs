@@ -4,6 +4,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::{
+    authority::Authority,
+    context::Context,
     error::{Exit, Failure},
     output::{Cell, Column, Document, Resource, Tone},
     session::Session,
@@ -53,16 +55,8 @@ impl ContextCommand {
 fn list(session: &mut Session) -> Result<(), Failure> {
     let contexts = session.contexts()?;
     let chosen = session.options().context.as_ref().or(contexts.current.as_ref());
-    let views: Vec<_> = contexts
-        .contexts
-        .iter()
-        .map(|(name, context)| View {
-            name: name.clone(),
-            server: context.server.to_string(),
-            current: Some(name) == chosen,
-            insecure: context.insecure,
-        })
-        .collect();
+    let views: Vec<_> =
+        contexts.contexts.iter().map(|(name, context)| View::new(name, context, Some(name) == chosen)).collect();
     if views.is_empty() {
         session.messages.say("no contexts; log in with `otactl login URL`");
     }
@@ -86,12 +80,7 @@ fn show(session: &mut Session) -> Result<(), Failure> {
         return Err(Failure::new(Exit::NotAuthenticated, "no context is in use")
             .hint("log in with `otactl login URL`, or choose one with `otactl context use NAME`"));
     };
-    session.printer.one(&View {
-        name: name.to_owned(),
-        server: context.server.to_string(),
-        current: contexts.current.as_deref() == Some(name),
-        insecure: context.insecure,
-    })
+    session.printer.one(&View::new(name, context, contexts.current.as_deref() == Some(name)))
 }
 
 /// A context without its token.
@@ -100,6 +89,19 @@ struct View {
     server: String,
     current: bool,
     insecure: bool,
+    authority: Option<Authority>,
+}
+
+impl View {
+    fn new(name: &str, context: &Context, current: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            server: context.server.to_string(),
+            current,
+            insecure: context.insecure,
+            authority: context.certificate_authority.clone(),
+        }
+    }
 }
 
 impl Resource for View {
@@ -115,6 +117,10 @@ impl Resource for View {
             "server": self.server,
             "current": self.current,
             "insecure": self.insecure,
+            "certificateAuthority": self.authority.as_ref().map(|authority| json!({
+                "pin": authority.pin().map(|pin| pin.to_string()),
+                "checksHostName": !authority.is_built_in(),
+            })),
         }))
     }
 
@@ -123,6 +129,10 @@ impl Resource for View {
             Column::new("NAME", |view, _| view.name.as_str().into()),
             Column::new("CURRENT", |view, _| if view.current { Cell::toned("yes", Tone::Good) } else { "no".into() }),
             Column::new("SERVER", |view, _| view.server.as_str().into()),
+            Column::wide("ENCRYPTION", |view, _| match &view.authority {
+                Some(authority) => Cell::toned(format!("TLS: {}", authority.describe()), Tone::Good),
+                None => "none".into(),
+            }),
             Column::wide(
                 "INSECURE",
                 |view, _| if view.insecure { Cell::toned("allowed", Tone::Busy) } else { "no".into() },

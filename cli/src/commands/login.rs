@@ -4,11 +4,13 @@ use clap::Args;
 use ota_proto::admin::v1::GetCallerRequest;
 
 use crate::{
+    authority::Authority,
     client::Client,
     commands::token::role_word,
-    context::{Context, DEFAULT_NAME, Target},
+    context::{Context, Contexts, DEFAULT_NAME, Target},
     credential::Token,
     error::Failure,
+    first_contact,
     server_url::ServerUrl,
     session::Session,
 };
@@ -17,15 +19,19 @@ const LOGIN_EXAMPLES: &str = "\
 The token is read from --token-file, else from OTACTL_TOKEN, else from standard input, else you are asked. It is tried \
 before anything is saved. With --context NAME it is saved under that name and becomes the current context.
 
+An https:// server is believed when --ca-file holds the authority that signed its certificate, or --pin the SHA-256 of \
+its own authority's key. Without either, you are shown that SHA-256 and asked. The authority is kept in the context. The \
+server writes its own to ca.pem in its data directory.
+
 Examples:
-  otactl login http://127.0.0.1:8443 --token-file admin.token
-  pass show ota/lab | otactl login http://127.0.0.1:8443 --context lab";
+  otactl login https://127.0.0.1:8443 --ca-file ota-data/ca.pem --token-file ota-data/admin-token
+  pass show ota/lab | otactl login https://ota.lab.example:8443 --context lab --pin sha256:6f0c…";
 
 /// Arguments of `login`.
 #[derive(Debug, Args)]
 #[command(after_help = LOGIN_EXAMPLES)]
 pub struct Login {
-    /// The server, for example http://127.0.0.1:8443
+    /// The server, for example https://ota.example:8443
     #[arg(value_name = "URL")]
     url: ServerUrl,
 }
@@ -42,16 +48,48 @@ impl Login {
         let name = session.options().context.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
         let mut contexts = session.contexts()?;
 
-        let target = Target { server: self.url.clone(), token: token.clone(), insecure };
+        let authority = self.authority(session, &contexts, &name).await?;
+        let target = Target {
+            name: name.clone(),
+            server: self.url.clone(),
+            token: token.clone(),
+            insecure,
+            authority: authority.clone(),
+            pin: session.options().pin,
+        };
         let client = Client::connect(&target, session.request_id).await?;
         let caller = client.access().get_caller(GetCallerRequest {}).await?.into_inner();
 
-        contexts.contexts.insert(name.clone(), Context { server: self.url.clone(), token, insecure });
+        let context = Context { server: self.url.clone(), token, insecure, certificate_authority: authority };
+        contexts.contexts.insert(name.clone(), context);
         contexts.current = Some(name.clone());
         contexts.save(&session.contexts_path()?)?;
         let who = format!("{} ({})", caller.display_name, role_word(caller.role));
         session.messages.say(&format!("logged in to {} as {who}; saved as context {name}", self.url));
         Ok(())
+    }
+
+    /// Finds out whom to believe: what was said, else what was believed before, else the person.
+    async fn authority(
+        &self,
+        session: &Session,
+        contexts: &Contexts,
+        name: &str,
+    ) -> Result<Option<Authority>, Failure> {
+        if !self.url.is_encrypted() {
+            return Ok(None);
+        }
+        if let Some(authority) = session.authority_given()? {
+            return Ok(Some(authority));
+        }
+        if let Some(pin) = session.options().pin {
+            return first_contact::pinned(&self.url, pin).await.map(Some);
+        }
+        let known = contexts.contexts.get(name).filter(|context| context.server == self.url);
+        match known.and_then(|context| context.certificate_authority.clone()) {
+            Some(authority) => Ok(Some(authority)),
+            None => first_contact::asked(&self.url, session.asker).await.map(Some),
+        }
     }
 }
 

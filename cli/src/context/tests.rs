@@ -11,7 +11,12 @@ fn token(text: &str) -> Token {
 fn two() -> Contexts {
     let mut contexts = Contexts { current: Some("lab".to_owned()), ..Contexts::default() };
     for (name, server) in [("lab", "http://127.0.0.1:1"), ("site", "http://127.0.0.1:2")] {
-        let context = Context { server: url(server), token: token(&format!("token-of-{name}")), insecure: false };
+        let context = Context {
+            server: url(server),
+            token: token(&format!("token-of-{name}")),
+            insecure: false,
+            certificate_authority: None,
+        };
         contexts.contexts.insert(name.to_owned(), context);
     }
     contexts
@@ -77,7 +82,8 @@ fn an_unknown_context_is_a_usage_error_that_names_the_known_ones() {
 #[test]
 fn insecure_is_remembered_for_its_own_server_alone() {
     let mut contexts = two();
-    let far = Context { server: url("http://10.0.0.1:1"), token: token("t"), insecure: true };
+    let far =
+        Context { server: url("http://10.0.0.1:1"), token: token("t"), insecure: true, certificate_authority: None };
     contexts.contexts.insert("far".to_owned(), far);
     let overrides = Overrides { context: Some("far".to_owned()), ..Overrides::default() };
     assert!(contexts.target(overrides).is_ok());
@@ -85,7 +91,35 @@ fn insecure_is_remembered_for_its_own_server_alone() {
         context: Some("far".to_owned()),
         server: Some(url("http://10.0.0.2:1")),
         token: Some(token("t")),
-        insecure: false,
+        ..Overrides::default()
     };
     assert_eq!(contexts.target(overrides).unwrap_err().exit().code(), 2);
+}
+
+#[test]
+fn an_authority_is_kept_with_its_server_and_believed_for_that_one_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let mut contexts = two();
+    let authority = crate::authority::tests::built_in();
+    let server = url("https://10.0.0.1:1");
+    let safe = Context {
+        server: server.clone(),
+        token: token("t"),
+        insecure: false,
+        certificate_authority: Some(authority.clone()),
+    };
+    contexts.contexts.insert("safe".to_owned(), safe);
+    contexts.save(&path).unwrap();
+    let contexts = Contexts::load(&path).unwrap();
+    let overrides = |server: &str| Overrides {
+        context: Some("safe".to_owned()),
+        server: Some(url(server)),
+        token: Some(token("t")),
+        ..Overrides::default()
+    };
+    let target = contexts.target(overrides("https://10.0.0.1:1")).unwrap();
+    assert_eq!((target.authority, target.name.as_str()), (Some(authority), "safe"));
+    let target = contexts.target(overrides("https://10.0.0.2:1")).unwrap();
+    assert_eq!((target.authority, target.name.as_str()), (None, "10.0.0.2_1"));
 }

@@ -3,6 +3,7 @@
 use std::{error::Error, io};
 
 use ota_proto::admin::v1::ErrorReason;
+use ota_tls::ConnectError;
 use tonic::{Code, Status};
 
 use super::reason_of;
@@ -61,6 +62,9 @@ pub(super) struct Broken {
 /// Returns how the connection broke, when the status was made on this side and is no answer.
 pub(super) fn broken_connection(status: &Status) -> Option<Broken> {
     let source = status.source()?;
+    if let Some(reason) = ConnectError::find(source) {
+        return Some(Broken { cause: reason.to_string(), hint: crate::client::tls_hint(&reason) });
+    }
     let hint = if is_io(source) {
         "try again; `otactl status` says whether the server answers"
     } else {
