@@ -4,6 +4,8 @@ use std::fmt;
 
 use sigstore_tuf::Error as TufError;
 
+use crate::metadata::ReadError;
+
 /// The attack that a failed check guards against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -49,6 +51,24 @@ impl Fault {
     #[must_use]
     pub fn because(self, message: impl Into<String>) -> TrustError {
         TrustError { fault: self, message: message.into() }
+    }
+}
+
+impl TrustError {
+    /// The same error, saying what was looked at.
+    #[must_use]
+    pub(crate) fn of(self, what: &str) -> Self {
+        Self { fault: self.fault, message: format!("{what}: {}", self.message) }
+    }
+}
+
+impl From<ReadError> for TrustError {
+    fn from(error: ReadError) -> Self {
+        let fault = match &error {
+            ReadError::TooLarge { .. } => Fault::Endless,
+            ReadError::Malformed { .. } => Fault::Arbitrary,
+        };
+        fault.because(error.to_string())
     }
 }
 

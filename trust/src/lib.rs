@@ -9,9 +9,15 @@
 //!
 //! Pure: no I/O, no clock, no random numbers but for new keys. Bytes and `now` in, a verdict out.
 
+pub mod device;
+pub mod director;
 pub mod fault;
+pub mod image;
 pub mod key;
 pub mod metadata;
 pub mod pin;
+pub mod verify;
 
+pub use device::{Order, Trusted, Update};
 pub use fault::{Fault, TrustError};
+pub use verify::Repository;

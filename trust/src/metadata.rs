@@ -13,6 +13,7 @@ use ota_domain::{PackageName, Version};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+pub(crate) use self::online::file_name;
 pub use self::{
     online::{Freshness, Snapshot, Timestamp},
     root::{Mode, RoleKeys, Root},
