@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceId, EnrollTokenId, Hardware, Labels, filter, inventory::Inventory};
+use crate::{DeviceId, EnrollTokenId, Hardware, Labels, Sha256Digest, filter, inventory::Inventory};
 
 /// One machine of the fleet, as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,13 @@ pub struct Device {
     pub enroll_token: EnrollTokenId,
     /// Counts the operators' changes.
     pub revision: i64,
+    /// SHA-256 of its key's SubjectPublicKeyInfo. `None` for a device from before keys, which has to enrol again.
+    pub key_sha256: Option<Sha256Digest>,
+    /// When its newest certificate runs out.
+    pub certificate_expires_at: Option<DateTime<Utc>>,
+    /// Others, pending or accepted, that say they are the same machine and have another key. Empty for a device that is
+    /// neither.
+    pub identity_conflicts: Vec<DeviceId>,
 }
 
 /// A device's last sign of life.

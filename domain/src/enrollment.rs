@@ -19,7 +19,7 @@ pub struct Request<'a> {
     pub hardware: &'a str,
     /// What its maker calls it.
     pub hardware_id: &'a str,
-    /// The secret it made for itself.
+    /// The secret it made for itself. Empty for a machine that is known by its key.
     pub credential: &'a [u8],
 }
 
@@ -34,8 +34,8 @@ pub struct Enrollment {
     pub hardware: Hardware,
     /// What its maker calls it. Empty when it does not know.
     pub hardware_id: String,
-    /// The secret it made for itself: its identity from then on.
-    pub credential: Secret,
+    /// The secret it made for itself: its identity from then on, unless it is known by its key.
+    pub credential: Option<Secret>,
 }
 
 /// What a machine that joined is told.
@@ -63,9 +63,12 @@ impl TryFrom<Request<'_>> for Enrollment {
         );
         let credential = violations.take(
             "credential",
-            request.credential.try_into().map(Secret).map_err(|_| {
-                format!("must be exactly {SECRET_BYTES} random bytes, these are {}", request.credential.len())
-            }),
+            match request.credential {
+                [] => Ok(None),
+                bytes => bytes.try_into().map(|bytes| Some(Secret(bytes))).map_err(|_| {
+                    format!("must be exactly {SECRET_BYTES} random bytes, these are {}", request.credential.len())
+                }),
+            },
         );
         let enrollment =
             token.zip(secret).zip(hardware).zip(credential).map(|(((token, secret), hardware), credential)| Self {
@@ -98,6 +101,7 @@ mod tests {
         let good =
             Request { token_id: TOKEN, secret: &secret, hardware: "rpi4", hardware_id: "", credential: &[7; 32] };
         assert_eq!(fields(good), [""; 0]);
+        assert_eq!(fields(Request { credential: &[], ..good }), [""; 0]);
         let bad = Request { token_id: "", secret: "0", hardware: "a/b", hardware_id: "a\nb", credential: &[7; 31] };
         assert_eq!(fields(bad), ["token_id", "secret", "hardware", "hardware_id", "credential"]);
         assert_eq!(fields(Request { hardware_id: &"é".repeat(128), ..good }), [""; 0]);

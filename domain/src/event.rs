@@ -124,6 +124,8 @@ macro_rules! kinds {
 kinds! {
     /// A machine joined.
     DeviceEnrolled = "device.enrolled",
+    /// A machine joined that says it is another device's, and has another key.
+    DeviceIdentityConflict = "device.identity_conflict",
     /// An operator let a device in.
     DeviceApproved = "device.approved",
     /// An operator kept a device out.

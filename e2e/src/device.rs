@@ -2,46 +2,47 @@
 
 use std::time::Duration;
 
-use ota_domain::{
-    Sha256Digest,
-    secret::{BearerToken, EnrollmentString, Secret},
-};
+use bytes::Bytes;
+use ota_domain::{Sha256Digest, secret::EnrollmentString};
 use ota_proto::device::v1::{
-    CheckInRequest, CheckInResponse, Deployment, DeploymentState, DownloadRequest, EncodingKind, EnrollRequest,
-    EnrollmentState, Payload, ReportProgressRequest, RunningRelease, Verdict, WatchRequest, WatchResponse,
-    enrollment_service_client::EnrollmentServiceClient, update_service_client::UpdateServiceClient,
+    CheckInRequest, CheckInResponse, CreateChallengeRequest, CreateSessionRequest, Deployment, DeploymentState,
+    DownloadRequest, EncodingKind, EnrollRequest, EnrollmentState, Payload, ReportProgressRequest, RunningRelease,
+    Verdict, WatchRequest, WatchResponse, enrollment_service_client::EnrollmentServiceClient,
+    update_service_client::UpdateServiceClient,
 };
 use tonic::{Status, Streaming, transport::Channel};
 
 use crate::{
     credential::{self, Authorized, Bearer},
     eventually,
+    key::TestKey,
     operator::crc32c,
 };
 
 /// How long a broken test takes to fail.
 const GRANT_LIMIT: Duration = Duration::from_secs(20);
 
-/// A device with its own credential.
+/// A device with its own key. It calls with a session, which works over any transport.
 #[derive(Debug, Clone)]
 pub struct TestDevice {
     id: String,
     state: EnrollmentState,
-    credential: [u8; 32],
+    key: TestKey,
+    certificate: Bytes,
     bearer: Bearer,
     channel: Channel,
 }
 
 impl TestDevice {
-    /// Enrols with a fresh credential.
+    /// Enrols with a fresh key.
     ///
     /// # Errors
     /// When refused.
     pub async fn enroll(url: &str, enrollment_string: &str, hardware: &str) -> Result<Self, Status> {
-        Self::enroll_with(url, enrollment_string, hardware, rand::random()).await
+        Self::enroll_with(url, enrollment_string, hardware, &TestKey::generate()).await
     }
 
-    /// Enrols with this credential.
+    /// Enrols with this key.
     ///
     /// # Errors
     /// When refused.
@@ -52,21 +53,30 @@ impl TestDevice {
         url: &str,
         enrollment_string: &str,
         hardware: &str,
-        credential: [u8; 32],
+        key: &TestKey,
     ) -> Result<Self, Status> {
-        let string: EnrollmentString = enrollment_string.parse().expect("an enrolment string");
-        let channel = credential::connect(url);
-        let request = EnrollRequest {
-            token_id: string.token_id(),
-            secret: string.secret(),
-            hardware: hardware.to_owned(),
-            credential: credential.to_vec().into(),
-            ..Default::default()
-        };
-        let answer = EnrollmentServiceClient::new(channel.clone()).enroll(request).await?.into_inner();
-        let device = answer.device.parse().expect("an answer has the device's id");
-        let bearer = BearerToken::Device { device, secret: Secret(credential) }.to_string();
-        Ok(Self { state: answer.state(), id: answer.device, credential, bearer: Bearer::new(&bearer), channel })
+        let request = EnrollRequest { hardware: hardware.to_owned(), ..enroll_request(enrollment_string, key) };
+        Self::enroll_by(credential::connect(url), request, key).await
+    }
+
+    /// Enrols with this request, which is for this key, and begins a session.
+    ///
+    /// # Errors
+    /// When refused.
+    ///
+    /// # Panics
+    /// When the answer holds no device or no certificate.
+    pub async fn enroll_by(channel: Channel, request: EnrollRequest, key: &TestKey) -> Result<Self, Status> {
+        let mut answer = EnrollmentServiceClient::new(channel.clone()).enroll(request).await?.into_inner();
+        let bearer = session(&channel, &answer.device, key).await?;
+        Ok(Self {
+            state: answer.state(),
+            certificate: answer.certificate_chain.pop().expect("an answer has a certificate"),
+            id: answer.device,
+            key: key.clone(),
+            bearer,
+            channel,
+        })
     }
 
     /// The same device at another server.
@@ -93,13 +103,19 @@ impl TestDevice {
         self.state
     }
 
-    /// Returns its secret.
+    /// Returns its key.
     #[must_use]
-    pub fn credential(&self) -> [u8; 32] {
-        self.credential
+    pub fn key(&self) -> &TestKey {
+        &self.key
     }
 
-    /// Returns the credential it calls with.
+    /// Returns the certificate it was given when it enrolled, in DER.
+    #[must_use]
+    pub fn certificate(&self) -> Bytes {
+        self.certificate.clone()
+    }
+
+    /// Returns the session it calls with.
     #[must_use]
     pub fn bearer(&self) -> Bearer {
         self.bearer.clone()
@@ -229,6 +245,37 @@ impl TestDevice {
         }
         self.check_in_running(&[runs(deployment)]).await.expect("a device checks in");
     }
+}
+
+/// Returns a request to enrol a machine of the hardware type `test` with this key.
+///
+/// # Panics
+/// When the string is no enrolment string.
+#[must_use]
+pub fn enroll_request(enrollment_string: &str, key: &TestKey) -> EnrollRequest {
+    let string: EnrollmentString = enrollment_string.parse().expect("an enrolment string");
+    EnrollRequest {
+        token_id: string.token_id(),
+        secret: string.secret(),
+        hardware: "test".to_owned(),
+        certificate_request: key.request(),
+        ..Default::default()
+    }
+}
+
+/// Begins a session.
+///
+/// # Errors
+/// When refused.
+///
+/// # Panics
+/// When the id is none.
+pub async fn session(channel: &Channel, device: &str, key: &TestKey) -> Result<Bearer, Status> {
+    let mut client = EnrollmentServiceClient::new(channel.clone());
+    let challenge = client.create_challenge(CreateChallengeRequest {}).await?.into_inner().challenge;
+    let signature = key.prove(device.parse().expect("a device's id"), &challenge);
+    let request = CreateSessionRequest { device: device.to_owned(), challenge, signature };
+    Ok(Bearer::new(&client.create_session(request).await?.into_inner().token))
 }
 
 /// Returns the payload of a deployment.

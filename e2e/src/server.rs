@@ -26,6 +26,8 @@ use crate::{
 pub struct Options {
     /// How often devices are told to check in.
     pub check_in_interval: Duration,
+    /// How long a device's certificate is good.
+    pub device_certificate_lifetime: Duration,
     /// Largest payload taken, in bytes.
     pub max_payload_bytes: u64,
     /// Where payloads are kept, when not in the data directory.
@@ -42,6 +44,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             check_in_interval: Duration::from_secs(300),
+            device_certificate_lifetime: Duration::from_secs(7 * 24 * 3600),
             max_payload_bytes: 1 << 30,
             blob_store: None,
             drain_timeout: Duration::from_secs(5),
@@ -222,6 +225,7 @@ async fn start(
         key_file: Some(keys.join("key-encryption-key")),
         max_payload_bytes: options.max_payload_bytes,
         check_in_interval: options.check_in_interval,
+        device_certificate_lifetime: options.device_certificate_lifetime,
         database_connections: options.database_connections,
         drain_timeout: options.drain_timeout,
         ..defaults()

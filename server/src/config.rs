@@ -50,6 +50,11 @@ pub struct Config {
     #[arg(long, global = true, env = "OTA_CHECK_IN_INTERVAL", value_name = "TIME", default_value = "5m", value_parser = parse_interval)]
     pub check_in_interval: Duration,
 
+    /// How long a device's certificate is good. Devices renew theirs at half of it.
+    #[arg(long, global = true, env = "OTA_DEVICE_CERTIFICATE_LIFETIME", value_name = "TIME", default_value = "7d",
+          value_parser = parse_lifetime)]
+    pub device_certificate_lifetime: Duration,
+
     /// Most connections to Postgres.
     #[arg(long, global = true, env = "OTA_DATABASE_CONNECTIONS", value_name = "N", default_value_t = 16,
           value_parser = clap::value_parser!(u32).range(2..=1000))]
@@ -75,6 +80,16 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
         Ok(interval)
     } else {
         Err("must be between 1s and 7d".to_owned())
+    }
+}
+
+/// Refuses what would keep devices busy with renewing, or let a stolen key work for years.
+fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = parse_time(text)?;
+    if (Duration::from_secs(60)..=Duration::from_secs(366 * 24 * 3600)).contains(&lifetime) {
+        Ok(lifetime)
+    } else {
+        Err("must be between 1m and 366d".to_owned())
     }
 }
 

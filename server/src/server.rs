@@ -199,6 +199,7 @@ impl Server {
             settings: Settings {
                 max_payload_bytes: config.max_payload_bytes,
                 check_in_interval: config.check_in_interval,
+                device_certificate_lifetime: config.device_certificate_lifetime,
                 embedded_database: database.cluster.is_some(),
             },
             trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies.clone())),

@@ -5,18 +5,16 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::Utc;
 use futures_util::future::join_all;
 use ota_domain::secret::{EnrollmentString, Secret};
-use ota_e2e::{Operator, TestDevice, TestServer, assert_refused, assert_violates, reason, violated_fields};
+use ota_e2e::{Operator, TestDevice, TestKey, TestServer, assert_refused, assert_violates, reason, violated_fields};
 use ota_proto::{
     admin::v1::{
         ApproveDeviceRequest, CreateEnrollTokenRequest, DecommissionDeviceRequest, EnrollToken, EnrollTokenState,
         GetEnrollTokenRequest, ListEnrollTokensRequest, RejectDeviceRequest, RevokeEnrollTokenRequest,
     },
     convert::timestamp,
-    device::v1::{
-        EnrollRequest, EnrollmentState, RenewCertificateRequest, enrollment_service_client::EnrollmentServiceClient,
-    },
+    device::v1::{EnrollRequest, EnrollmentState, enrollment_service_client::EnrollmentServiceClient},
 };
-use tonic::{Code, Status, service::interceptor::InterceptedService};
+use tonic::{Code, Status};
 
 async fn create(operator: &Operator, enroll_token: EnrollToken) -> Result<(EnrollToken, String), Status> {
     let request = CreateEnrollTokenRequest { enroll_token: Some(enroll_token) };
@@ -82,7 +80,7 @@ async fn a_machine_that_lost_the_answer_asks_again_and_gets_the_same_device() {
     let server = TestServer::start().await;
     let (token, string) = made(&server, 1).await;
     let first = enroll(&server, &string).await.unwrap();
-    let again = async || TestDevice::enroll_with(&server.url(), &string, "test", first.credential()).await;
+    let again = async || TestDevice::enroll_with(&server.url(), &string, "test", first.key()).await;
     assert_eq!(again().await.unwrap().id(), first.id());
     expire(&server).await;
     assert_eq!(again().await.unwrap().id(), first.id());
@@ -99,8 +97,8 @@ async fn a_machine_that_asks_many_times_at_once_is_one_device() {
     let server = TestServer::start().await;
     for max_uses in [1, 3] {
         let (token, string) = made(&server, max_uses).await;
-        let (url, credential) = (server.url(), rand::random());
-        let asks = (0..16).map(|_| TestDevice::enroll_with(&url, &string, "test", credential));
+        let (url, key) = (server.url(), TestKey::generate());
+        let asks = (0..16).map(|_| TestDevice::enroll_with(&url, &string, "test", &key));
         let devices: BTreeSet<_> =
             join_all(asks).await.into_iter().map(|outcome| outcome.unwrap().id().to_owned()).collect();
         assert_eq!((devices.len(), read(&server, &token).await.uses), (1, 1), "with {max_uses} uses");
@@ -170,15 +168,15 @@ async fn every_fault_of_a_request_is_told_and_nothing_is_stored() {
         secret: "0OIl".to_owned(),
         hardware: "x".repeat(64),
         hardware_id: "bell\u{7}".to_owned(),
-        credential: vec![1; 33].into(),
+        certificate_request: vec![1; 33].into(),
         ..Default::default()
     };
     let refusal = client.enroll(bad).await.unwrap_err();
     assert_refused(&refusal, Code::InvalidArgument, "FIELDS_INVALID");
-    assert_eq!(violated_fields(&refusal), ["token_id", "secret", "hardware", "hardware_id", "credential"]);
+    assert_eq!(violated_fields(&refusal), ["token_id", "secret", "hardware", "hardware_id", "certificate_request"]);
 
     let refusal = client.enroll(EnrollRequest::default()).await.unwrap_err();
-    assert_eq!(violated_fields(&refusal), ["token_id", "secret", "hardware", "credential"]);
+    assert_eq!(violated_fields(&refusal), ["token_id", "secret", "hardware", "certificate_request"]);
     assert_eq!((device_count(&server).await, read(&server, &token).await.uses), (0, 0));
 }
 
@@ -196,12 +194,12 @@ async fn a_machine_that_needs_approval_waits_for_it() {
 
     admin.devices().approve_device(ApproveDeviceRequest { name: one.name(), ..Default::default() }).await.unwrap();
     one.check_in().await.unwrap();
-    let again = TestDevice::enroll_with(&server.url(), &string, "test", one.credential()).await.unwrap();
+    let again = TestDevice::enroll_with(&server.url(), &string, "test", one.key()).await.unwrap();
     assert_eq!((again.id(), again.state()), (one.id(), EnrollmentState::Accepted));
 
     admin.devices().reject_device(RejectDeviceRequest { name: other.name() }).await.unwrap();
     assert_refused(&other.check_in().await.unwrap_err(), Code::PermissionDenied, "DEVICE_REJECTED");
-    let again = TestDevice::enroll_with(&server.url(), &string, "test", other.credential()).await.unwrap_err();
+    let again = TestDevice::enroll_with(&server.url(), &string, "test", other.key()).await.unwrap_err();
     assert_refused(&again, Code::PermissionDenied, "DEVICE_REJECTED");
 }
 
@@ -212,18 +210,9 @@ async fn a_decommissioned_machine_comes_back_only_as_another_device() {
     let device = enroll(&server, &string).await.unwrap();
     let request = DecommissionDeviceRequest { name: device.name() };
     server.admin().devices().decommission_device(request).await.unwrap();
-    let again = TestDevice::enroll_with(&server.url(), &string, "test", device.credential()).await.unwrap_err();
+    let again = TestDevice::enroll_with(&server.url(), &string, "test", device.key()).await.unwrap_err();
     assert_refused(&again, Code::PermissionDenied, "DEVICE_DECOMMISSIONED");
     assert_ne!(enroll(&server, &string).await.unwrap().id(), device.id());
-}
-
-#[tokio::test]
-async fn certificates_are_not_served_yet() {
-    let server = TestServer::start().await;
-    let device = server.admin().enroll().await;
-    let authorized = InterceptedService::new(server.channel(), device.bearer());
-    let refusal = EnrollmentServiceClient::new(authorized).renew_certificate(RenewCertificateRequest::default()).await;
-    assert_refused(&refusal.unwrap_err(), Code::Unimplemented, "NOT_IMPLEMENTED");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ota_e2e::{
     Operator, TestDevice, TestServer, assert_refused,
     credential::Bearer,
-    device::{payload, runs},
+    device::{self, payload, runs},
     operator::unique_payload,
     raw::RawClient,
 };
@@ -156,18 +156,24 @@ async fn a_device_is_told_of_its_own_work_only() {
 }
 
 #[tokio::test]
-async fn ids_are_worth_nothing_without_the_secret() {
+async fn ids_are_worth_nothing_without_the_key() {
     let server = TestServer::start().await;
     let admin = server.admin();
     let (victim, attacker) = (admin.enroll().await, admin.enroll().await);
-    let attacker = attacker.bearer();
-    let (_, secret) = attacker.token().unwrap().rsplit_once('_').unwrap();
+    let session = attacker.bearer();
+    let (_, proof) = session.token().unwrap().rsplit_once('_').unwrap();
     let id = victim.id().replace('-', "");
-    for token in
-        [format!("otad_{id}_{secret}"), format!("otad_{id}_"), format!("otad_{id}"), format!("ota_{id}_{secret}")]
-    {
+    for token in [
+        format!("otas_{id}_{proof}"),
+        format!("otad_{id}_{proof}"),
+        format!("otas_{id}_"),
+        format!("otas_{id}"),
+        format!("ota_{id}_{proof}"),
+    ] {
         let client = RawClient::new(&server.url(), Bearer::new(&token));
         let status = client.call("/ota.device.v1.UpdateService/CheckIn", Bytes::new()).await.unwrap_err();
         assert!([Code::Unauthenticated, Code::PermissionDenied].contains(&status.code()), "{token}: {status:?}");
     }
+    let refusal = device::session(&server.channel(), victim.id(), attacker.key()).await.unwrap_err();
+    assert_refused(&refusal, Code::Unauthenticated, "CREDENTIAL_INVALID");
 }

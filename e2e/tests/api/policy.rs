@@ -61,7 +61,7 @@ const INSUFFICIENT: (Code, &str) = (Code::PermissionDenied, "ROLE_INSUFFICIENT")
 fn as_operator(own: Role, demand: Demand) -> Option<(Code, &'static str)> {
     match demand {
         Demand::Nothing => None,
-        Demand::Device => Some(INSUFFICIENT),
+        Demand::Device | Demand::EnrolledKey => Some(INSUFFICIENT),
         Demand::Operator(needed) => (!own.allows(needed)).then_some(INSUFFICIENT),
     }
 }
@@ -70,7 +70,7 @@ fn as_operator(own: Role, demand: Demand) -> Option<(Code, &'static str)> {
 fn as_device(demand: Demand, answer: Option<(Code, &'static str)>) -> Option<(Code, &'static str)> {
     match demand {
         Demand::Nothing => None,
-        Demand::Device => answer,
+        Demand::Device | Demand::EnrolledKey => answer,
         Demand::Operator(_) => Some(INSUFFICIENT),
     }
 }
@@ -78,7 +78,7 @@ fn as_device(demand: Demand, answer: Option<(Code, &'static str)>) -> Option<(Co
 fn unless_nothing(demand: Demand, answer: (Code, &'static str)) -> Option<(Code, &'static str)> {
     match demand {
         Demand::Nothing => None,
-        Demand::Device | Demand::Operator(_) => Some(answer),
+        Demand::Device | Demand::EnrolledKey | Demand::Operator(_) => Some(answer),
     }
 }
 
@@ -102,12 +102,12 @@ async fn callers(server: &TestServer) -> Vec<Caller> {
     add("revoked", revoked.bearer(), |demand| match demand {
         Demand::Nothing => None,
         // It is no credential of a device, whatever became of it.
-        Demand::Device => Some(INSUFFICIENT),
+        Demand::Device | Demand::EnrolledKey => Some(INSUFFICIENT),
         Demand::Operator(_) => Some(INVALID),
     });
     add("admin with another's secret", swap_secret(&admin.bearer(), &revoked.bearer()), |demand| match demand {
         Demand::Nothing => None,
-        Demand::Device => Some(INSUFFICIENT),
+        Demand::Device | Demand::EnrolledKey => Some(INSUFFICIENT),
         Demand::Operator(_) => Some(INVALID),
     });
 

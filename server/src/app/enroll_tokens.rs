@@ -10,7 +10,7 @@ use ota_domain::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{App, Error, Reason, Result, access};
+use super::{App, Error, Reason, Result, access, identity};
 use crate::{
     auth::Caller,
     db::{
@@ -33,10 +33,11 @@ pub async fn create(
     let token = draft.into_token(EnrollTokenId(Uuid::now_v7()), caller.principal.to_string(), now);
     let secret = Secret(rand::random());
     let mut transaction = app.pool.begin().await?;
-    db::enroll_token::insert(&mut transaction, &token, access::hash(&secret)).await?;
+    let (roots, pin) = identity::pin(app, &mut transaction).await?;
+    db::enroll_token::insert(&mut transaction, &token, access::hash(&secret), roots).await?;
     record(&mut transaction, caller, Kind::EnrollTokenCreated, &token).await?;
     transaction.commit().await?;
-    let string = EnrollmentString { token: token.id, secret, pin: [0; 32] };
+    let string = EnrollmentString { token: token.id, secret, pin: pin.0 };
     Ok((token, string))
 }
 

@@ -2,44 +2,55 @@
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    DeviceId, Sha256Digest, device,
+    DeviceId, device,
     enroll_token::{EnrollToken, State},
     enrollment::{Admission, Enrollment},
     event::Kind,
     release,
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgTransaction};
 use uuid::Uuid;
 
-use super::{App, Error, Reason, Result, access};
+use super::{App, Error, Reason, Result, access, identity};
 use crate::{
     auth::{Caller, Principal},
-    db::{self, event::NewEvent},
+    ca::Issued,
+    db::{self, device::Identity, event::NewEvent},
 };
 
 /// A machine that is part of the fleet, or may become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Enrolled {
     /// The device it is.
     pub device: DeviceId,
     /// Whether it may work at once.
     pub admission: Admission,
+    /// Its certificate, when it is known by its key.
+    pub certificate: Option<Issued>,
 }
 
 /// Registers a machine as a device.
 ///
-/// A machine is known by the credential it made: who asks again with the same one gets the same device, and the token is
-/// not used a second time. That also holds once the token has ended, as an answer may have been lost before it did.
+/// A machine is known by its key: who asks again with the same one gets the same device, and the token is not used a second
+/// time. That also holds once the token has ended, as an answer may have been lost before it did.
+///
+/// A machine that says it is a device's, and has another key, waits for approval whatever the token says: it may have been
+/// wiped, it may be another. The device works on.
 ///
 /// # Errors
 /// `ENROLL_TOKEN_INVALID`, `ENROLL_TOKEN_EXPIRED`, `ENROLL_TOKEN_REVOKED`, `ENROLL_TOKEN_USED_UP`,
 /// `HARDWARE_NOT_ALLOWED`; `DEVICE_REJECTED` or `DEVICE_DECOMMISSIONED` for a machine that was sent away.
-pub async fn enroll(app: &App, caller: &Caller, enrollment: &Enrollment, now: DateTime<Utc>) -> Result<Enrolled> {
+pub async fn enroll(
+    app: &App,
+    caller: &Caller,
+    enrollment: &Enrollment,
+    identity: &Identity,
+    now: DateTime<Utc>,
+) -> Result<Enrolled> {
     let mut transaction = app.pool.begin().await?;
     let token = proven_token(&mut transaction, enrollment).await?;
-    let credential = access::hash(&enrollment.credential);
-    if let Some(known) = db::device::by_credential(&mut transaction, credential).await? {
-        return again(known);
+    if let Some(known) = db::device::by_identity(&mut transaction, identity).await? {
+        return again(app, transaction, identity, known, now).await;
     }
     if let Some(refusal) = refusal(&token, now) {
         return Err(refusal);
@@ -53,17 +64,19 @@ pub async fn enroll(app: &App, caller: &Caller, enrollment: &Enrollment, now: Da
     if !db::enroll_token::count_use(&mut transaction, token.id, now).await? {
         // Another machine took the last use, or the token was revoked, since it was read. That machine may be this one
         // in an earlier try, whose answer is then good for both.
-        return match db::device::by_credential(&mut transaction, credential).await? {
-            Some(known) => again(known),
+        return match db::device::by_identity(&mut transaction, identity).await? {
+            Some(known) => again(app, transaction, identity, known, now).await,
             None => Err(used_meanwhile(&mut transaction, &token, now).await?),
         };
     }
     let device = DeviceId(Uuid::now_v7());
-    let state = if token.approval_required { device::State::Pending } else { device::State::Accepted };
-    if !db::device::insert(&mut transaction, device, enrollment, credential, state, &token.labels, now).await? {
+    let conflicts = db::device::same_machine(&mut transaction, &enrollment.hardware_id).await?;
+    let waits = token.approval_required || !conflicts.is_empty();
+    let state = if waits { device::State::Pending } else { device::State::Accepted };
+    if !db::device::insert(&mut transaction, device, enrollment, identity, state, &token.labels, now).await? {
         // The same machine got in by another request since it was looked for. Its use is taken back.
         transaction.rollback().await?;
-        return known_by_now(app, credential).await;
+        return known_by_now(app, identity, now).await;
     }
     let caller = Caller { principal: Principal::Device(device), ..caller.clone() };
     let event = NewEvent::new(Kind::DeviceEnrolled, format!("devices/{device}"))
@@ -72,10 +85,17 @@ pub async fn enroll(app: &App, caller: &Caller, enrollment: &Enrollment, now: Da
         .detail("hardware", &enrollment.hardware)
         .detail("state", state.as_str());
     db::event::record(&mut transaction, &caller, event).await?;
+    if !conflicts.is_empty() {
+        let names = conflicts.iter().map(|other| format!("devices/{other}")).collect::<Vec<_>>().join(",");
+        let event = NewEvent::new(Kind::DeviceIdentityConflict, format!("devices/{device}"))
+            .device(device)
+            .detail("hardware_id", &enrollment.hardware_id)
+            .detail("devices", names);
+        db::event::record(&mut transaction, &caller, event).await?;
+    }
     db::notify::events(&mut transaction).await?;
     db::notify::devices(&mut transaction, &[device]).await?;
-    transaction.commit().await?;
-    again((device, state))
+    again(app, transaction, identity, (device, state), now).await
 }
 
 /// The token, when the machine knows its secret. An unknown token and a wrong secret are told apart to nobody.
@@ -111,21 +131,37 @@ async fn used_meanwhile(connection: &mut PgConnection, token: &EnrollToken, now:
         .unwrap_or_else(|| Error::refused(Reason::EnrollTokenUsedUp, "the enrolment token's last use was just taken")))
 }
 
-async fn known_by_now(app: &App, credential: Sha256Digest) -> Result<Enrolled> {
-    match db::device::by_credential(&mut *app.pool.acquire().await?, credential).await? {
-        Some(known) => again(known),
+async fn known_by_now(app: &App, identity: &Identity, now: DateTime<Utc>) -> Result<Enrolled> {
+    let mut transaction = app.pool.begin().await?;
+    match db::device::by_identity(&mut transaction, identity).await? {
+        Some(known) => again(app, transaction, identity, known, now).await,
         None => Err(Error::refused(Reason::DeviceDecommissioned, "the device was just taken out of the fleet")),
     }
 }
 
-/// What a machine is told that is a device already.
-fn again((device, state): (DeviceId, device::State)) -> Result<Enrolled> {
-    match state {
-        device::State::Pending => Ok(Enrolled { device, admission: Admission::Pending }),
-        device::State::Accepted => Ok(Enrolled { device, admission: Admission::Accepted }),
-        device::State::Rejected => Err(Error::refused(Reason::DeviceRejected, "an operator rejected the device")),
-        device::State::Decommissioned => {
-            Err(Error::refused(Reason::DeviceDecommissioned, "the device was taken out of the fleet"))
+/// What a machine is told that is a device already, or has just become one. It gets a fresh certificate in any case: whoever
+/// asks again may have lost the last one. Commits.
+async fn again(
+    app: &App,
+    mut transaction: PgTransaction<'_>,
+    identity: &Identity,
+    (device, state): (DeviceId, device::State),
+    now: DateTime<Utc>,
+) -> Result<Enrolled> {
+    let admission = match state {
+        device::State::Pending => Admission::Pending,
+        device::State::Accepted => Admission::Accepted,
+        device::State::Rejected => {
+            return Err(Error::refused(Reason::DeviceRejected, "an operator rejected the device"));
         }
-    }
+        device::State::Decommissioned => {
+            return Err(Error::refused(Reason::DeviceDecommissioned, "the device was taken out of the fleet"));
+        }
+    };
+    let certificate = match identity {
+        Identity::Credential(_) => None,
+        Identity::Key(key) => Some(identity::certify(app, &mut transaction, device, key, now).await?),
+    };
+    transaction.commit().await?;
+    Ok(Enrolled { device, admission, certificate })
 }

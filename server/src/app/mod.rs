@@ -16,6 +16,7 @@ pub mod enrollment;
 mod error;
 pub mod event_seals;
 pub mod events;
+pub mod identity;
 pub mod inventory;
 pub mod packages;
 pub mod payloads;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub max_payload_bytes: u64,
     /// How often devices check in when nothing wakes them.
     pub check_in_interval: Duration,
+    /// How long a device's certificate is good.
+    pub device_certificate_lifetime: Duration,
     /// Whether the server runs its own Postgres.
     pub embedded_database: bool,
 }

@@ -10,9 +10,9 @@ use std::{
 };
 
 use axum::{Router, body::Body};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use ota_domain::{device::State, role::Role, secret::BearerToken};
+use ota_domain::{role::Role, secret::BearerToken};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tonic::Status;
@@ -23,7 +23,11 @@ use super::{
     Caller, PeerAddress, Principal,
     policy::{self, Demand},
 };
-use crate::app::{self, App, Error, Reason, Result};
+use crate::{
+    app::{self, App, Error, Reason, Result},
+    ca::PeerIdentity,
+    fleet::Record,
+};
 
 /// Names a request in logs, events and errors. Taken from the caller when they send one, else made here.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -92,7 +96,8 @@ async fn admit(app: &App, request: &mut Request<Body>, request_id: &str) -> Resu
         .ok_or_else(|| Error::refused(Reason::NotImplemented, format!("{path} is not part of this server")))?;
     let principal = match demand {
         Demand::Nothing => Principal::Anonymous,
-        Demand::Device => device(app, request).await?,
+        Demand::Device => device(app, request, Expired::Refused).await?,
+        Demand::EnrolledKey => device(app, request, Expired::Allowed).await?,
         Demand::Operator(role) => operator(app, request.headers(), role).await?,
     };
     let source = source(app, request);
@@ -106,34 +111,75 @@ fn source(app: &App, request: &Request<Body>) -> Option<IpAddr> {
     Some(app.trusted_proxies.source(peer, request.headers()))
 }
 
-async fn device(app: &App, request: &mut Request<Body>) -> Result<Principal> {
-    let (id, secret) = match bearer(request.headers())? {
-        BearerToken::Device { device, secret } => (device, secret),
-        BearerToken::Session(_) => return Err(invalid_credential()),
-        BearerToken::Api { .. } => {
-            return Err(Error::refused(
-                Reason::RoleInsufficient,
-                "this call is for devices, and the credential is an API token",
-            ));
-        }
+/// The calling device: by its session when it shows one, else by the certificate of its connection.
+async fn device(app: &App, request: &mut Request<Body>, expired: Expired) -> Result<Principal> {
+    let now = Utc::now();
+    let record = if request.headers().contains_key(header::AUTHORIZATION) {
+        by_token(app, request.headers(), now).await?
+    } else {
+        by_certificate(app, request.extensions().get::<Arc<PeerIdentity>>().map(Arc::as_ref), expired, now).await?
     };
-    let record = app.fleet.device(id).await?.ok_or_else(invalid_credential)?;
-    let hash: [u8; 32] = Sha256::digest(secret.0).into();
-    if !bool::from(hash.ct_eq(&record.credential_sha256)) {
-        return Err(invalid_credential());
-    }
-    match record.state {
-        State::Accepted => {}
-        State::Pending => {
-            return Err(Error::refused(Reason::DevicePending, "the device waits for an operator's approval"));
-        }
-        State::Rejected => return Err(Error::refused(Reason::DeviceRejected, "an operator rejected the device")),
-        State::Decommissioned => {
-            return Err(Error::refused(Reason::DeviceDecommissioned, "the device was taken out of the fleet"));
-        }
-    }
+    record.admitted()?;
+    let id = record.id;
     request.extensions_mut().insert(record);
     Ok(Principal::Device(id))
+}
+
+async fn by_token(app: &App, headers: &HeaderMap, now: DateTime<Utc>) -> Result<Arc<Record>> {
+    match bearer(headers)? {
+        BearerToken::Session(session) => {
+            if !app.keys.session().accepts(&session, now) {
+                return Err(invalid_credential());
+            }
+            app.fleet.device(session.device).await?.ok_or_else(invalid_credential)
+        }
+        BearerToken::Device { device, secret } => {
+            let record = app.fleet.device(device).await?.ok_or_else(invalid_credential)?;
+            let hash: [u8; 32] = Sha256::digest(secret.0).into();
+            match record.credential_sha256 {
+                Some(kept) if bool::from(hash.ct_eq(&kept)) => Ok(record),
+                Some(_) | None => Err(invalid_credential()),
+            }
+        }
+        BearerToken::Api { .. } => Err(Error::refused(
+            Reason::RoleInsufficient,
+            "this call is for devices, and the credential is an API token",
+        )),
+    }
+}
+
+/// What becomes of a certificate whose time is over.
+#[derive(Debug, Clone, Copy)]
+enum Expired {
+    /// The handshake has proven the key, and that is enough.
+    Allowed,
+    Refused,
+}
+
+async fn by_certificate(
+    app: &App,
+    peer: Option<&PeerIdentity>,
+    expired: Expired,
+    now: DateTime<Utc>,
+) -> Result<Arc<Record>> {
+    let shown = match peer {
+        None | Some(PeerIdentity::None) => return Err(missing_credential()),
+        Some(PeerIdentity::Foreign(reason)) => {
+            return Err(Error::refused(Reason::CertificateInvalid, reason.as_str()));
+        }
+        Some(PeerIdentity::Device(shown)) => shown,
+    };
+    let record = app.fleet.device(shown.device).await?.ok_or_else(invalid_credential)?;
+    if record.key_sha256 != Some(shown.key_sha256) {
+        return Err(invalid_credential());
+    }
+    match expired {
+        Expired::Refused if !shown.is_good_at(now) => Err(Error::refused(
+            Reason::CertificateExpired,
+            format!("the device's certificate is good from {} to {}; renew it", shown.not_before, shown.not_after),
+        )),
+        Expired::Refused | Expired::Allowed => Ok(record),
+    }
 }
 
 async fn operator(app: &App, headers: &HeaderMap, needed: Role) -> Result<Principal> {
@@ -157,15 +203,18 @@ async fn operator(app: &App, headers: &HeaderMap, needed: Role) -> Result<Princi
 }
 
 fn bearer(headers: &HeaderMap) -> Result<BearerToken> {
-    let header = headers.get(header::AUTHORIZATION).ok_or_else(|| {
-        Error::refused(Reason::CredentialMissing, "this call needs a credential: authorization: Bearer …")
-    })?;
+    let header = headers.get(header::AUTHORIZATION).ok_or_else(missing_credential)?;
     header
         .to_str()
         .ok()
         .and_then(|text| text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("bearer ")))
         .and_then(|token| token.trim().parse().ok())
         .ok_or_else(invalid_credential)
+}
+
+fn missing_credential() -> Error {
+    let message = "this call needs a credential: authorization: Bearer …, or a device's certificate over TLS";
+    Error::refused(Reason::CredentialMissing, message)
 }
 
 /// The same for an unknown id, a wrong secret and a text that is no credential: nobody learns which ids exist.

@@ -7,13 +7,15 @@ use ota_domain::role::Role;
 pub enum Demand {
     /// Nothing.
     Nothing,
-    /// A device's credential.
+    /// An accepted device: its certificate or a session.
     Device,
+    /// The same, and the certificate may have expired: the handshake has proven the key all the same.
+    EnrolledKey,
     /// An API token whose role allows this one's.
     Operator(Role),
 }
 
-use Demand::{Device, Nothing, Operator};
+use Demand::{Device, EnrolledKey, Nothing, Operator};
 use Role::{Admin, Deployer, Publisher, Viewer};
 
 /// The table, by service and method.
@@ -26,7 +28,7 @@ const POLICY: &[(&str, &[(&str, Demand)])] = &[
         &[
             ("GetTrustAnchors", Nothing),
             ("Enroll", Nothing),
-            ("RenewCertificate", Device),
+            ("RenewCertificate", EnrolledKey),
             ("CreateChallenge", Nothing),
             ("CreateSession", Nothing),
         ],

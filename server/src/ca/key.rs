@@ -29,12 +29,16 @@ impl DeviceKey {
     /// # Errors
     /// When it is not a P-256 key, is written in another form, or the point is not on the curve.
     pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
-        let spki: [u8; SPKI_BYTES] = der.try_into().map_err(|_| KeyError)?;
-        if !spki.starts_with(&SPKI_HEAD) {
-            return Err(KeyError);
-        }
-        ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki[POINT..]).map_err(|_| KeyError)?;
-        Ok(Self(spki))
+        let key = Self::from_stored(der).ok_or(KeyError)?;
+        ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &key.0[POINT..]).map_err(|_| KeyError)?;
+        Ok(key)
+    }
+
+    /// Takes back a key that was read before, without looking whether its point is on the curve. `None` when it was not.
+    #[must_use]
+    pub fn from_stored(der: &[u8]) -> Option<Self> {
+        let spki: [u8; SPKI_BYTES] = der.try_into().ok()?;
+        spki.starts_with(&SPKI_HEAD).then_some(Self(spki))
     }
 
     /// Returns its SubjectPublicKeyInfo in DER.

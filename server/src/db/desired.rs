@@ -17,8 +17,10 @@ pub struct DesiredRow {
     pub id: DeviceId,
     /// Its admission.
     pub state: device::State,
-    /// SHA-256 of its credential.
-    pub credential_sha256: Vec<u8>,
+    /// SHA-256 of its credential, when it is known by one.
+    pub credential_sha256: Option<Vec<u8>>,
+    /// SHA-256 of its key's SubjectPublicKeyInfo.
+    pub key_sha256: Option<Sha256Digest>,
     /// Checksum of the inventory the server has.
     pub inventory_sha256: Option<Vec<u8>>,
     /// What it last said it runs, by package.
@@ -112,7 +114,8 @@ pub async fn load(connection: &mut PgConnection, ids: &[DeviceId]) -> sqlx::Resu
     }
     // The devices last: what is newer than the rows above then shows in `changed_at`, and the sweep notices.
     let rows = sqlx::query!(
-        r#"SELECT id AS "id: DeviceId", state AS "state: device::State", credential_sha256, inventory_sha256,
+        r#"SELECT id AS "id: DeviceId", state AS "state: device::State", credential_sha256,
+                  key_sha256 AS "key_sha256: Sha256Digest", inventory_sha256,
                   GREATEST(changed_at, (SELECT max(changed_at) FROM deployment WHERE device_id = device.id))
                       AS "changed_at!"
            FROM device
@@ -127,6 +130,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[DeviceId]) -> sqlx::Resu
             id: row.id,
             state: row.state,
             credential_sha256: row.credential_sha256,
+            key_sha256: row.key_sha256,
             inventory_sha256: row.inventory_sha256,
             running: running.remove(&row.id).unwrap_or_default(),
             work: work.remove(&row.id).unwrap_or_default(),

@@ -11,8 +11,10 @@ use ota_domain::{
     inventory::Inventory,
 };
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, types::Json};
+use uuid::Uuid;
 
 use super::{page::PageRequest, selector};
+use crate::ca::DeviceKey;
 
 /// A device without what it runs, which comes from a table of its own.
 #[derive(FromRow)]
@@ -29,6 +31,9 @@ struct Row {
     revision: i64,
     last_seen_at: Option<DateTime<Utc>>,
     agent_version: Option<String>,
+    key_sha256: Option<Sha256Digest>,
+    certificate_expires_at: Option<DateTime<Utc>>,
+    identity_conflicts: Vec<Uuid>,
 }
 
 impl Row {
@@ -47,6 +52,9 @@ impl Row {
             created_at: self.created_at,
             enroll_token: self.enroll_token_id,
             revision: self.revision,
+            key_sha256: self.key_sha256,
+            certificate_expires_at: self.certificate_expires_at,
+            identity_conflicts: self.identity_conflicts.into_iter().map(DeviceId).collect(),
         }
     }
 }
@@ -58,7 +66,9 @@ pub async fn get(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<Op
         r#"SELECT device.id AS "id: DeviceId", state AS "state: State", hardware AS "hardware: Hardware", hardware_id,
                   labels AS "labels: Json<Labels>", inventory AS "inventory: Json<Inventory>", inventory_at, created_at,
                   enroll_token_id AS "enroll_token_id: EnrollTokenId", revision,
-                  device_presence.last_seen_at AS "last_seen_at?", device_presence.agent_version AS "agent_version?"
+                  device_presence.last_seen_at AS "last_seen_at?", device_presence.agent_version AS "agent_version?",
+                  key_sha256 AS "key_sha256: Sha256Digest", certificate_expires_at,
+                  identity_conflicts(device) AS "identity_conflicts!"
            FROM device
            LEFT JOIN device_presence ON device_presence.device_id = device.id
            WHERE device.id = $1"#,
@@ -90,7 +100,8 @@ pub async fn list(
 ) -> sqlx::Result<Vec<Device>> {
     let mut sql = QueryBuilder::<Postgres>::new(
         "SELECT device.id, state, hardware, hardware_id, labels, NULL::JSONB AS inventory, inventory_at, created_at,
-                enroll_token_id, revision, last_seen_at, agent_version
+                enroll_token_id, revision, last_seen_at, agent_version, key_sha256, certificate_expires_at,
+                identity_conflicts(device) AS identity_conflicts
          FROM device
          LEFT JOIN device_presence ON device_presence.device_id = device.id
          WHERE TRUE",
@@ -159,12 +170,14 @@ pub struct Standing {
     pub labels: Labels,
     /// Counts the operators' changes.
     pub revision: i64,
+    /// What its maker calls it.
+    pub hardware_id: String,
 }
 
 /// Reads what a change starts from, and keeps others from changing the device until the transaction ends.
 pub async fn lock(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<Option<Standing>> {
     let row = sqlx::query!(
-        r#"SELECT state AS "state: State", labels AS "labels: Json<Labels>", revision
+        r#"SELECT state AS "state: State", labels AS "labels: Json<Labels>", revision, hardware_id
            FROM device
            WHERE id = $1
            FOR NO KEY UPDATE"#,
@@ -172,7 +185,12 @@ pub async fn lock(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<O
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|row| Standing { state: row.state, labels: row.labels.0, revision: row.revision }))
+    Ok(row.map(|row| Standing {
+        state: row.state,
+        labels: row.labels.0,
+        revision: row.revision,
+        hardware_id: row.hardware_id,
+    }))
 }
 
 /// Changes a device's labels.
@@ -205,44 +223,102 @@ pub async fn delete(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result
     Ok(())
 }
 
-/// The device that holds this credential.
-pub async fn by_credential(
+/// The device's key.
+pub async fn key(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<Option<DeviceKey>> {
+    let row = sqlx::query!("SELECT public_key FROM device WHERE id = $1", id.0).fetch_optional(connection).await?;
+    Ok(row.and_then(|row| DeviceKey::from_stored(&row.public_key?)))
+}
+
+/// How a machine is known.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// By the SHA-256 of a secret it made.
+    Credential(Sha256Digest),
+    /// By its key.
+    Key(DeviceKey),
+}
+
+/// The device that is known by this.
+pub async fn by_identity(
     connection: &mut PgConnection,
-    credential: Sha256Digest,
+    identity: &Identity,
 ) -> sqlx::Result<Option<(DeviceId, State)>> {
+    let (credential, key) = match identity {
+        Identity::Credential(sha256) => (Some(&sha256.0[..]), None),
+        Identity::Key(key) => (None, Some(key.sha256())),
+    };
     let row = sqlx::query!(
-        r#"SELECT id AS "id: DeviceId", state AS "state: State" FROM device WHERE credential_sha256 = $1"#,
-        &credential.0[..],
+        r#"SELECT id AS "id: DeviceId", state AS "state: State" FROM device
+           WHERE credential_sha256 = $1 OR key_sha256 = $2"#,
+        credential,
+        key.as_ref().map(|sha256| &sha256.0[..]),
     )
     .fetch_optional(connection)
     .await?;
     Ok(row.map(|row| (row.id, row.state)))
 }
 
-/// Adds a device that starts in `state` with `labels`. Says whether it did: not when its credential is another's.
+/// Adds a device that starts in `state` with `labels`. Says whether it did: not when another is known by the same.
 pub async fn insert(
     connection: &mut PgConnection,
     id: DeviceId,
     enrollment: &Enrollment,
-    credential: Sha256Digest,
+    identity: &Identity,
     state: State,
     labels: &Labels,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
+    let (credential, key) = match identity {
+        Identity::Credential(sha256) => (Some(&sha256.0[..]), None),
+        Identity::Key(key) => (None, Some(key.as_spki())),
+    };
     let added = sqlx::query!(
-        "INSERT INTO device (id, state, hardware, hardware_id, labels, credential_sha256, enroll_token_id, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT ON CONSTRAINT device_credential_key DO NOTHING",
+        "INSERT INTO device (id, state, hardware, hardware_id, labels, credential_sha256, public_key, enroll_token_id,
+                             created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT DO NOTHING",
         id.0,
         state as State,
         enrollment.hardware.as_str(),
         enrollment.hardware_id,
         Json(labels) as _,
-        &credential.0[..],
+        credential,
+        key,
         enrollment.token.0,
         now,
     )
     .execute(connection)
     .await?;
     Ok(added.rows_affected() == 1)
+}
+
+/// Notes until when the device's newest certificate is good.
+pub async fn set_certificate_expiry(
+    connection: &mut PgConnection,
+    id: DeviceId,
+    expires_at: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE device SET certificate_expires_at = $2 WHERE id = $1", id.0, expires_at)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Other devices, pending or accepted, that say they are the machine that its maker calls this; the newest first. Nobody
+/// else finds or adds one until the transaction ends.
+pub async fn same_machine(connection: &mut PgConnection, hardware_id: &str) -> sqlx::Result<Vec<DeviceId>> {
+    if hardware_id.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", hardware_id)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query_scalar!(
+        r#"SELECT id AS "id: DeviceId" FROM device
+           WHERE hardware_id = $1 AND hardware_id <> '' AND state IN ('pending', 'accepted')
+           ORDER BY id DESC"#,
+        hardware_id,
+    )
+    .fetch_all(connection)
+    .await
 }

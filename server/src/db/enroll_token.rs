@@ -43,13 +43,39 @@ impl From<Row> for EnrollToken {
     }
 }
 
-/// Stores a token with the SHA-256 of its secret.
-pub async fn insert(connection: &mut PgConnection, token: &EnrollToken, secret: Sha256Digest) -> sqlx::Result<()> {
+/// Versions of the roots that a token's pin is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootVersions {
+    /// The image repository's.
+    pub image: u64,
+    /// The director repository's.
+    pub director: u64,
+}
+
+/// The versions of the roots that the token's pin is over.
+pub async fn root_versions(connection: &mut PgConnection, id: EnrollTokenId) -> sqlx::Result<Option<RootVersions>> {
+    let row = sqlx::query!("SELECT image_root_version, director_root_version FROM enroll_token WHERE id = $1", id.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| RootVersions {
+        image: row.image_root_version.unsigned_abs(),
+        director: row.director_root_version.unsigned_abs(),
+    }))
+}
+
+/// Stores a token with the SHA-256 of its secret and what its pin is over.
+pub async fn insert(
+    connection: &mut PgConnection,
+    token: &EnrollToken,
+    secret: Sha256Digest,
+    roots: RootVersions,
+) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO enroll_token (
-             id, description, secret_sha256, max_uses, expires_at, approval_required, hardware, labels, created_at, creator
+             id, description, secret_sha256, max_uses, expires_at, approval_required, hardware, labels, created_at, creator,
+             image_root_version, director_root_version
          )
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         token.id.0,
         token.description,
         &secret.0[..],
@@ -60,6 +86,8 @@ pub async fn insert(connection: &mut PgConnection, token: &EnrollToken, secret: 
         Json(&token.labels) as _,
         token.created_at,
         token.creator,
+        roots.image.cast_signed(),
+        roots.director.cast_signed(),
     )
     .execute(connection)
     .await?;

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    app::{Dependency, Error, Result},
+    app::{Dependency, Error, Reason, Result},
     db::{
         self,
         desired::{DesiredRow, Work},
@@ -39,8 +39,10 @@ pub struct Record {
     pub id: DeviceId,
     /// Its admission.
     pub state: State,
-    /// SHA-256 of its credential.
-    pub credential_sha256: [u8; 32],
+    /// SHA-256 of its credential, when it is known by one.
+    pub credential_sha256: Option<[u8; 32]>,
+    /// SHA-256 of its key's SubjectPublicKeyInfo. `None` for a device that is not known by a key.
+    pub key_sha256: Option<Sha256Digest>,
     /// Checksum of the inventory the server has.
     pub inventory: Option<Sha256Digest>,
     /// What it runs, by package.
@@ -54,18 +56,32 @@ pub struct Record {
 }
 
 impl Record {
-    /// A row with a credential of another length could never be matched, so it is made one that matches nothing.
     fn new(row: DesiredRow) -> Self {
         Self {
             id: row.id,
             state: row.state,
-            credential_sha256: row.credential_sha256.try_into().unwrap_or_default(),
+            credential_sha256: row.credential_sha256.and_then(|sha256| sha256.try_into().ok()),
+            key_sha256: row.key_sha256,
             inventory: row.inventory_sha256.and_then(|bytes| Sha256Digest::try_from(bytes.as_slice()).ok()),
             running: row.running,
             work: row.work,
             changed_at: row.changed_at,
             noted_at: AtomicI64::new(i64::MIN),
         }
+    }
+
+    /// Whether the device may work.
+    ///
+    /// # Errors
+    /// `DEVICE_PENDING`, `DEVICE_REJECTED` and `DEVICE_DECOMMISSIONED`.
+    pub fn admitted(&self) -> Result<()> {
+        let (reason, message) = match self.state {
+            State::Accepted => return Ok(()),
+            State::Pending => (Reason::DevicePending, "the device waits for an operator's approval"),
+            State::Rejected => (Reason::DeviceRejected, "an operator rejected the device"),
+            State::Decommissioned => (Reason::DeviceDecommissioned, "the device was taken out of the fleet"),
+        };
+        Err(Error::refused(reason, message))
     }
 }
 

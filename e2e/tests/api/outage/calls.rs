@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ota_domain::{Sha256Digest, secret::EnrollmentString};
 use ota_e2e::{
-    TestDevice, TestServer,
+    TestDevice, TestKey, TestServer,
     credential::Bearer,
     device::{payload, runs},
     operator::{crc32c, unique_payload},
@@ -51,6 +51,7 @@ pub(super) struct World {
     rollout: String,
     cancelable: [String; 2],
     failed: String,
+    proof: device::CreateSessionRequest,
 }
 
 impl World {
@@ -96,6 +97,7 @@ impl World {
             upload(server, &unique_payload(30)).await,
         ];
         let made = op.access().create_api_token(token_request()).await.expect("a token is created").into_inner();
+        let proof = prove(server, &known_device).await;
         Self {
             unknown_device: op.enroll().await,
             operator: op.bearer(),
@@ -117,6 +119,7 @@ impl World {
             rollout,
             cancelable: [cancelable_rollout, cancelable_deployment],
             failed,
+            proof,
         }
     }
 
@@ -124,11 +127,21 @@ impl World {
     pub(super) fn client(&self, server: &TestServer, call: &Call) -> RawClient {
         let bearer = match policy::demand(call.path).expect("every RPC has a row") {
             Demand::Nothing => Bearer::anonymous(),
-            Demand::Device => self.known_device.bearer(),
+            Demand::Device | Demand::EnrolledKey => self.known_device.bearer(),
             Demand::Operator(_) => self.operator.clone(),
         };
         RawClient::new(&server.url(), bearer)
     }
+}
+
+/// What begins a session of a device.
+async fn prove(server: &TestServer, known: &TestDevice) -> device::CreateSessionRequest {
+    let mut client = device::enrollment_service_client::EnrollmentServiceClient::new(server.channel());
+    let challenge = client.create_challenge(device::CreateChallengeRequest {}).await.expect("anybody gets a challenge");
+    let challenge = challenge.into_inner().challenge;
+    let id = known.id().parse().expect("a device's id");
+    let signature = known.key().prove(id, &challenge);
+    device::CreateSessionRequest { device: known.id().to_owned(), challenge, signature }
 }
 
 impl World {
@@ -141,11 +154,14 @@ impl World {
                     token_id: self.enrollment.token_id(),
                     secret: self.enrollment.secret(),
                     hardware: "test".to_owned(),
-                    credential: vec![7; 32].into(),
+                    certificate_request: TestKey::generate().request(),
                     ..Default::default()
                 },
             ),
-            call("/ota.device.v1.EnrollmentService/RenewCertificate", device::RenewCertificateRequest::default()),
+            call(
+                "/ota.device.v1.EnrollmentService/RenewCertificate",
+                device::RenewCertificateRequest { certificate_request: self.known_device.key().request() },
+            ),
             call(
                 "/ota.device.v1.UpdateService/CheckIn",
                 device::CheckInRequest {
@@ -376,9 +392,12 @@ impl World {
             call("/ota.admin.v1.AccessService/GetLoginOptions", admin::GetLoginOptionsRequest {}),
             call("/ota.admin.v1.EventService/ListEventSeals", admin::ListEventSealsRequest::default()),
             call("/ota.admin.v1.PackageService/DownloadPayload", admin::DownloadPayloadRequest::default()),
-            call("/ota.device.v1.EnrollmentService/GetTrustAnchors", device::GetTrustAnchorsRequest::default()),
+            call(
+                "/ota.device.v1.EnrollmentService/GetTrustAnchors",
+                device::GetTrustAnchorsRequest { token_id: self.enrollment.token_id() },
+            ),
             call("/ota.device.v1.EnrollmentService/CreateChallenge", device::CreateChallengeRequest {}),
-            call("/ota.device.v1.EnrollmentService/CreateSession", device::CreateSessionRequest::default()),
+            call("/ota.device.v1.EnrollmentService/CreateSession", self.proof.clone()),
         ]
     }
 

@@ -46,9 +46,9 @@ pub fn device(device: Device, online: bool) -> v1::Device {
         create_time: Some(convert::timestamp(device.created_at)),
         enroll_token: format!("enrollTokens/{}", device.enroll_token),
         etag: device.revision.to_string(),
-        key_sha256: String::new(),
-        certificate_expire_time: None,
-        identity_conflicts: Vec::new(),
+        key_sha256: device.key_sha256.map(|sha256| sha256.to_string()).unwrap_or_default(),
+        certificate_expire_time: device.certificate_expires_at.map(convert::timestamp),
+        identity_conflicts: device.identity_conflicts.iter().map(|other| format!("devices/{other}")).collect(),
         trust_fault: String::new(),
     }
 }

@@ -176,6 +176,9 @@ mod tests {
             inventory_at: None,
             created_at: NOW,
             enroll_token: EnrollTokenId(Uuid::nil()),
+            key_sha256: None,
+            certificate_expires_at: None,
+            identity_conflicts: Vec::new(),
             revision: 1,
         }
     }

@@ -20,7 +20,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited};
-use ota_domain::{Sha256Digest, Violations};
+use ota_domain::{DeviceId, Sha256Digest, Violations};
 use ota_proto::device::v1::{DownloadRequest, EncodingKind};
 use prost::{
     Message,
@@ -31,6 +31,7 @@ use tonic::Status;
 use crate::{
     app::{self, App, Error, Reason, download::Download},
     blobs::Reader,
+    fleet::Fleet,
     grpc::device::record,
 };
 
@@ -48,9 +49,10 @@ const MAX_HEAD_BYTES: usize = PREFIX_BYTES + 11 + 5 + 6;
 
 /// Serves one call. The gate has let it through.
 pub async fn serve(app: App, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+    let device = Device { fleet: Arc::clone(&app.fleet), id: record(request.extensions()).id };
     Ok(match open(&app, request).await {
         Ok(download) => {
-            let mut response = Response::new(Body::new(Pieces::new(download)));
+            let mut response = Response::new(Body::new(Pieces::new(download, device)));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             response
         }
@@ -71,6 +73,25 @@ async fn open(app: &App, request: Request<Body>) -> Result<Download, Status> {
         }
     }
     Ok(app::download::open(app, &record, sha256, wanted.offset, wanted.length).await?)
+}
+
+/// Who downloads.
+#[derive(Clone)]
+struct Device {
+    fleet: Arc<Fleet>,
+    id: DeviceId,
+}
+
+impl Device {
+    /// A download may take hours, and the device may be taken out meanwhile. While the database does not answer, nobody can
+    /// have been.
+    async fn still_admitted(&self) -> app::Result<()> {
+        match self.fleet.device(self.id).await {
+            Ok(Some(record)) => record.admitted(),
+            Ok(None) => Err(Error::refused(Reason::CredentialInvalid, "the device is not known here any more")),
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 /// Reads the one message of a request.
@@ -94,6 +115,7 @@ type Reading = Pin<Box<dyn Future<Output = app::Result<Bytes>> + Send>>;
 
 /// The body of a response: pieces, then the status.
 struct Pieces {
+    device: Device,
     reader: Arc<Reader>,
     /// Where the next reading starts.
     next: u64,
@@ -109,8 +131,9 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(Download { reader, range }: Download) -> Self {
+    fn new(Download { reader, range }: Download, device: Device) -> Self {
         Self {
+            device,
             reader: Arc::new(reader),
             next: range.start,
             end: range.end,
@@ -130,7 +153,11 @@ impl Pieces {
         }
         let (reader, offset) = (Arc::clone(&self.reader), self.next);
         self.next += length;
-        let read = async move { reader.read(offset, length as usize).await };
+        let device = self.device.clone();
+        let read = async move {
+            device.still_admitted().await?;
+            reader.read(offset, length as usize).await
+        };
         self.reading = Some(if self.reader.is_remote() {
             // Goes on while the piece before it is sent.
             let ahead = tokio::spawn(read);

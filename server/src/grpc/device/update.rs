@@ -67,12 +67,17 @@ impl UpdateService for Updates {
         if fleet.device(record.id).await?.is_some_and(|record| !record.work.is_empty()) {
             fleet.ring(record.id);
         }
-        let stopping = fleet.stopping();
+        let (stopping, id) = (fleet.stopping(), record.id);
         Ok(Response::new(Box::pin(async_stream::try_stream! {
             while let Some(ring) = stopping.run_until_cancelled(watcher.rung()).await {
                 let ring = ring.ok_or_else(|| {
                     Error::refused(Reason::WatchReplaced, "a newer stream of this device took over")
                 })?;
+                // What rings may be that the device was taken out.
+                match fleet.device(id).await? {
+                    Some(record) => record.admitted()?,
+                    None => Err(Error::refused(Reason::CredentialInvalid, "the device is not known here any more"))?,
+                }
                 yield WatchResponse { delay: Some(convert::duration(ring.delay)) };
             }
             Err(Error::refused(Reason::ShuttingDown, "the server is stopping"))?;
