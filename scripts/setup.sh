@@ -2,7 +2,7 @@
 # Installs what the project needs and this machine lacks. What is there already is left alone, without a look at the
 # network. System packages need root or a sudo that does not ask; everything else goes to .tools.
 #
-#   scripts/setup.sh THING...    toolchain | rust | postgres | buf | python | nginx
+#   scripts/setup.sh THING...    toolchain | rust | postgres | buf | python | nginx | softhsm
 #
 # Exits with 1 when something is still missing, and names it.
 set -eu
@@ -159,10 +159,23 @@ set_up_nginx() {
     if have systemctl; then as_root systemctl disable -q nginx 2>/dev/null || :; fi
 }
 
+# A key store in software with the interface of one in hardware, so that the tests have something to sign with.
+set_up_softhsm() {
+    softhsm_is_there && return
+    install softhsm2 softhsm softhsm softhsm softhsm && softhsm_is_there
+}
+
+softhsm_is_there() {
+    for module in /usr/lib/softhsm /usr/lib/*/softhsm /usr/lib64/pkcs11 /usr/lib/pkcs11 /opt/homebrew/lib/softhsm; do
+        [ ! -e "$module/libsofthsm2.so" ] || return 0
+    done
+    return 1
+}
+
 [ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 for thing; do
     case $thing in
-    toolchain | rust | postgres | buf | python | nginx) "set_up_$thing" || missing="$missing $thing" ;;
+    toolchain | rust | postgres | buf | python | nginx | softhsm) "set_up_$thing" || missing="$missing $thing" ;;
     *) say "unknown: $thing" && exit 2 ;;
     esac
 done

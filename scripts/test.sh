@@ -17,6 +17,8 @@ else
     not_run="$not_run the independent gRPC client (no Python with grpcio),"
 fi
 
+scripts/setup.sh softhsm || not_run="$not_run keys behind PKCS#11 (no SoftHSM),"
+
 # Whatever a developer has set to compile queries online must not decide here.
 export SQLX_OFFLINE=true
 

@@ -26,6 +26,7 @@ pub mod reference;
 pub mod seals;
 pub mod server_url;
 pub mod session;
+pub mod signing;
 pub mod text;
 pub mod time;
 pub mod upload;

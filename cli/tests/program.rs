@@ -1,5 +1,7 @@
 //! The program as a shell sees it: arguments, environment, the two output streams and the exit code. Needs no server.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
 use std::{
     fs,
     io::{Read, Write},
