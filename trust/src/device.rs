@@ -31,7 +31,7 @@ pub struct Trusted {
     /// The latest time that the director signed for this device. The device's own clock never sets it: a clock that was
     /// ahead once would make everything look expired for ever.
     latest_time: Option<DateTime<Utc>>,
-    /// When the last update was taken.
+    /// When the last update was taken that brought something newer, or proof that there is nothing newer.
     updated_at: Option<DateTime<Utc>>,
 }
 
@@ -185,7 +185,10 @@ impl Trusted {
         let mut next = self.clone();
         next.update_director(update, nonce, clock).map_err(|error| error.of("director"))?;
         next.update_image(update, clock).map_err(|error| error.of("image"))?;
-        next.updated_at = Some(next.now(clock));
+        // What is played again does not start its life anew, or an old answer could be played until it expires.
+        if nonce.is_some() || next.versions() != self.versions() {
+            next.updated_at = Some(next.now(clock));
+        }
         Ok(next)
     }
 

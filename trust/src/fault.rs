@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sigstore_tuf::Error as TufError;
 
 use crate::metadata::ReadError;
 
 /// The attack that a failed check guards against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// A signature is missing or wrong, or a document is not what it should be.
     Arbitrary,
@@ -47,6 +49,22 @@ impl fmt::Display for TrustError {
 impl std::error::Error for TrustError {}
 
 impl Fault {
+    /// Its name in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Arbitrary => "arbitrary",
+            Self::Rollback => "rollback",
+            Self::Freeze => "freeze",
+            Self::MixAndMatch => "mix_and_match",
+            Self::OtherDevice => "other_device",
+            Self::Hardware => "hardware",
+            Self::Disagreement => "disagreement",
+            Self::Endless => "endless",
+            Self::Store => "store",
+        }
+    }
+
     /// An error of this kind.
     #[must_use]
     pub fn because(self, message: impl Into<String>) -> TrustError {
