@@ -1,24 +1,30 @@
 //! The agent at work: checks in, does what is offered, waits until the next check-in is due or the server rings.
 
+use std::fs::File;
 use std::time::Duration;
 
-use ota_domain::device;
+use ota_bundle::{Bundle, ReadError};
 use ota_domain::inventory::Inventory;
+use ota_domain::{DeviceId, device};
+use ota_trust::TrustError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::client::{self, Answer, CheckIn, Class, Client, Gate, Offer};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::doorbell::Doorbell;
 use crate::driver::{self, Driver};
 use crate::failure;
+use crate::guard::Guard;
 use crate::identity::{self, Credential, Enrollment};
 use crate::inventory;
 use crate::release::Release;
 use crate::releases;
 use crate::server_url::ServerUrl;
+use crate::trust_store;
 
 /// Bounds of the wait after a check-in that did not work.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -65,6 +71,30 @@ pub enum Error {
     /// The work cannot go on.
     #[error(transparent)]
     Driver(driver::Error),
+    /// What the device trusts cannot be read or kept.
+    #[error(transparent)]
+    Trust(trust_store::Error),
+    /// A bundle cannot be read.
+    #[error("cannot read the bundle")]
+    Bundle(#[source] ReadError),
+    /// A bundle does not hold what it should.
+    #[error("the bundle is damaged")]
+    BundleAnswer(#[source] client::Error),
+    /// A bundle is for others.
+    #[error("the bundle holds nothing for this device, {device}")]
+    NotForThisDevice {
+        /// This device.
+        device: DeviceId,
+    },
+    /// A download is under way that a bundle cannot go on with.
+    #[error("the agent is downloading {release}")]
+    AtWork {
+        /// What is being downloaded.
+        release: Box<Release>,
+    },
+    /// A bundle's metadata is not to be believed.
+    #[error("the bundle is not to be believed")]
+    NotBelieved(#[source] TrustError),
 }
 
 /// The agent of one enrolled device.
@@ -84,7 +114,12 @@ pub struct Agent {
 
 impl Agent {
     /// Locks the data directory and reads what is in it.
-    pub fn open(mut config: Config, stop: CancellationToken) -> Result<Self, Error> {
+    pub fn open(config: Config, stop: CancellationToken) -> Result<Self, Error> {
+        Self::open_at(config, stop, Clock::system())
+    }
+
+    /// Does the same with another clock.
+    pub fn open_at(mut config: Config, stop: CancellationToken, clock: Clock) -> Result<Self, Error> {
         let data = DataDir::open(&config.data_dir).map_err(Error::Data)?;
         config.data_dir = data.path().to_owned();
         let credential = Credential::load(data.path()).map_err(Error::Identity)?;
@@ -97,7 +132,8 @@ impl Agent {
         let channel =
             client::channel(&server).map_err(|source| Error::CheckIn { server: server.to_string(), source })?;
         let client = Client::new(channel, &credential.bearer(enrollment.device));
-        let driver = Driver::open(config.clone(), client.clone(), stop.clone()).map_err(Error::Driver)?;
+        let guard = Guard::open(data.path(), clock).map_err(Error::Trust)?;
+        let driver = Driver::open(config.clone(), client.clone(), guard, stop.clone()).map_err(Error::Driver)?;
         let boot_id = inventory::boot_id();
         Ok(Self {
             data,
@@ -131,10 +167,30 @@ impl Agent {
             self.driver.recover().await.map_err(Error::Driver)?;
             self.is_recovered = true;
         }
-        Ok(())
+        self.driver.tell_untold().await.map_err(Error::Driver)
     }
 
-    /// Asks the server what to do.
+    /// Does what a bundle has for this device, without a network: verified as if the server had sent it, reported when
+    /// there is a network again. Returns what the bundle offers.
+    pub async fn open_bundle(&mut self, mut bundle: Bundle<File>) -> Result<Vec<Offer>, Error> {
+        let device = self.enrollment.device;
+        let answer = bundle.check_in(device).map_err(Error::Bundle)?.ok_or(Error::NotForThisDevice { device })?;
+        let answer = Answer::read(&answer).map_err(Error::BundleAnswer)?;
+        if let Some(release) = self.driver.downloading()
+            && bundle.payload(release.payload.sha256).map_err(Error::Bundle)?.is_none()
+        {
+            return Err(Error::AtWork { release: Box::new(release.clone()) });
+        }
+        self.driver.go_offline(bundle);
+        self.driver.recover().await.map_err(Error::Driver)?;
+        self.is_recovered = true;
+        match self.driver.guard_mut().hear(answer.metadata).map_err(Error::Trust)? {
+            Some(fault) => Err(Error::NotBelieved(fault)),
+            None => Ok(answer.offers),
+        }
+    }
+
+    /// Asks the server what to do. An answer that cannot be believed comes without offers.
     pub async fn check_in(&mut self) -> Result<Answer, Error> {
         let found = inventory::collect(&self.config.attributes, self.inventory.as_ref());
         let inventory = self.inventory.insert(found);
@@ -142,8 +198,9 @@ impl Agent {
         let running = releases::running(self.data.path()).map_err(|error| Error::Driver(driver::Error::Disk(error)))?;
         let running: Vec<_> = running.iter().map(Release::running).collect();
         let time_zone = inventory::time_zone();
+        let trust = self.driver.guard_mut().question(&mut rand::rng()).map_err(Error::Trust)?;
         let check_in =
-            CheckIn { running: &running, boot_id: &self.boot_id, time_zone: &time_zone, inventory: checksum };
+            CheckIn { running: &running, boot_id: &self.boot_id, time_zone: &time_zone, inventory: checksum, trust };
         let answer = self.client.check_in(check_in).await;
         let admission = match answer.as_ref().map_err(client::Error::class) {
             Ok(_) => Some(device::State::Accepted),
@@ -151,7 +208,10 @@ impl Agent {
             Err(Class::Unreachable | Class::Faulty | Class::Permanent | Class::Unknown) => None,
         };
         self.note_admission(admission)?;
-        let answer = answer.map_err(|source| Error::CheckIn { server: self.server.to_string(), source })?;
+        let mut answer = answer.map_err(|source| Error::CheckIn { server: self.server.to_string(), source })?;
+        if self.driver.guard_mut().hear(answer.metadata.take()).map_err(Error::Trust)?.is_some() {
+            answer.offers.clear();
+        }
         if answer.inventory_wanted
             && let Some(inventory) = &self.inventory
             && let Err(error) = self.client.report_inventory(checksum, inventory).await
@@ -172,9 +232,7 @@ impl Agent {
     /// Does what is offered, to its end or to a stop.
     pub async fn work_on(&mut self, offer: Offer) -> Result<(), Error> {
         match offer {
-            Offer::Job { job, hardware, .. } => {
-                self.driver.offer(*job, &hardware, &self.enrollment.hardware).await.map_err(Error::Driver)
-            }
+            Offer::Job { job, .. } => self.driver.offer(*job, &self.enrollment.hardware).await.map_err(Error::Driver),
             Offer::Unusable { deployment, attempt, failure } => {
                 self.driver.answer_unusable(deployment, attempt, &failure).await;
                 Ok(())
@@ -207,7 +265,7 @@ impl Agent {
                     next_check_in
                 }
                 Err(Error::CheckIn { source, .. }) => self.wait_after(&source, &mut troubles),
-                Err(Error::Driver(error)) => {
+                Err(error @ (Error::Driver(_) | Error::Trust(_))) => {
                     // A full or failing disk. What was begun is taken up from its saved state when it is better.
                     self.is_recovered = false;
                     let wait = troubles.next(&mut rand::rng()).max(CHECK_IN_BOUNDS.0);

@@ -5,6 +5,7 @@
 
 mod chunks;
 mod error;
+mod metadata;
 mod offer;
 mod report;
 
@@ -19,6 +20,8 @@ use ota_proto::convert;
 use ota_proto::device::v1 as wire;
 use ota_proto::device::v1::enrollment_service_client::EnrollmentServiceClient;
 use ota_proto::device::v1::update_service_client::UpdateServiceClient;
+use ota_trust::device::Update;
+use prost::Message as _;
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -30,6 +33,7 @@ use crate::identity::Credential;
 use crate::server_url::ServerUrl;
 pub use chunks::Chunks;
 pub use error::{Class, Error};
+pub use metadata::Question;
 pub use offer::{Gate, Offer};
 pub use report::{Report, Stage};
 
@@ -119,6 +123,8 @@ pub struct CheckIn<'a> {
     pub time_zone: &'a str,
     /// Checksum of the inventory.
     pub inventory: Sha256Digest,
+    /// What the device trusts so far.
+    pub trust: Question,
 }
 
 /// What a check-in answers.
@@ -130,6 +136,25 @@ pub struct Answer {
     pub offers: Vec<Offer>,
     /// The server lacks the inventory.
     pub inventory_wanted: bool,
+    /// Newer metadata. Not verified.
+    pub metadata: Option<Update>,
+}
+
+impl Answer {
+    /// Reads an answer that came by another way than the network.
+    pub fn read(bytes: &[u8]) -> Result<Self, Error> {
+        let answer = wire::CheckInResponse::decode(bytes).map_err(|error| Error::nonsense(error.to_string()))?;
+        Ok(Self::from_wire(answer))
+    }
+
+    fn from_wire(answer: wire::CheckInResponse) -> Self {
+        Self {
+            next_check_in: answer.next_check_in.as_ref().and_then(convert::from_duration),
+            offers: answer.deployments.into_iter().filter_map(offer::read).collect(),
+            inventory_wanted: answer.inventory_wanted,
+            metadata: answer.metadata.map(metadata::update),
+        }
+    }
 }
 
 impl Client {
@@ -149,16 +174,12 @@ impl Client {
             boot_id: check_in.boot_id.to_owned(),
             inventory_sha256: check_in.inventory.0.to_vec().into(),
             time_zone: check_in.time_zone.to_owned(),
-            nonce: Default::default(),
-            metadata: None,
-            trust_fault: Default::default(),
+            nonce: check_in.trust.nonce.map(|nonce| nonce.to_vec().into()).unwrap_or_default(),
+            metadata: check_in.trust.versions.as_ref().map(metadata::versions_to_wire),
+            trust_fault: metadata::fault_to_wire(check_in.trust.fault).into(),
         };
         let answer = self.service.clone().check_in(timed(request)).await?.into_inner();
-        Ok(Answer {
-            next_check_in: answer.next_check_in.as_ref().and_then(convert::from_duration),
-            offers: answer.deployments.into_iter().filter_map(offer::read).collect(),
-            inventory_wanted: answer.inventory_wanted,
-        })
+        Ok(Answer::from_wire(answer))
     }
 
     /// Opens the doorbell.

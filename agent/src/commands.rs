@@ -2,6 +2,7 @@
 
 mod enroll;
 mod hint;
+mod install;
 mod once;
 mod run;
 mod status;
@@ -59,6 +60,8 @@ enum Command {
     Run,
     /// Check in once, do what the server wants, and end
     Once(once::Args),
+    /// Install what a file from `otactl export` has for this device, without a network
+    Install(install::Args),
     /// Show what runs, what is being done and how the last work ended
     Status(status::Args),
 }
@@ -68,7 +71,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = match &cli.command {
         Command::Run => "info",
-        Command::Enroll(_) | Command::Once(_) | Command::Status(_) => "warn",
+        Command::Enroll(_) | Command::Once(_) | Command::Install(_) | Command::Status(_) => "warn",
     };
     let filter = EnvFilter::try_from_env("OTA_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // Colours are for people: not for files and journals, nor for people who said no.
@@ -101,6 +104,7 @@ fn try_main(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Enroll(args) => enroll::enroll(config, args).await,
             Command::Run => run::run(config).await,
             Command::Once(args) => once::once(config, args).await,
+            Command::Install(args) => install::install(config, args).await,
             Command::Status(args) => status::status(&config, args),
         }
     })

@@ -2,15 +2,18 @@
 //! only at what cannot get better, and stops when it is told to. Never ends without a word.
 
 mod bucket;
+mod pace;
 pub mod part;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::time::Duration;
 
+use ota_bundle::Bundle;
 use ota_domain::release::Payload;
 use rand::Rng;
 use tokio::sync::watch;
-use tokio::task::block_in_place;
+use tokio::task::{block_in_place, yield_now};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +24,7 @@ use crate::install::{space_free, space_needed};
 use crate::release::Job;
 use crate::releases::Releases;
 use bucket::Bucket;
+use pace::Pace;
 use part::Part;
 
 /// Bounds of the wait between two tries.
@@ -68,6 +72,8 @@ pub struct Download<'a> {
 enum Interruption {
     Stopped,
     Network(ClientError),
+    /// The bytes trickle.
+    Slow,
     Disk(io::Error),
 }
 
@@ -112,16 +118,20 @@ impl Download<'_> {
                 part = block_in_place(|| self.open(payload))?;
             }
             let before = part.len();
-            let error = match self.try_once(&mut part).await {
-                Ok(()) => ClientError::Unreachable { reason: "the stream ended early".to_owned() },
+            let unreachable = |reason: &str| ClientError::Unreachable { reason: reason.to_owned() };
+            let (error, is_fast) = match self.try_once(&mut part).await {
+                Ok(()) => (unreachable("the stream ended early"), true),
                 Err(Interruption::Stopped) => return Ok(End::Stopped),
                 Err(Interruption::Disk(error)) => return Err(error),
-                Err(Interruption::Network(error)) => error,
+                Err(Interruption::Network(error)) => (error, true),
+                Err(Interruption::Slow) => (unreachable("the bytes come too slowly"), false),
             };
             if part.is_complete() {
                 continue;
             }
-            match patience.after(part.len() > before, &error, Instant::now(), &mut rand::rng()) {
+            // What trickles in is kept, but is not what patience waits for.
+            let made_headway = is_fast && part.len() > before;
+            match patience.after(made_headway, &error, Instant::now(), &mut rand::rng()) {
                 Ok(wait) => {
                     tracing::info!(
                         bytes_done = part.len(),
@@ -136,6 +146,59 @@ impl Download<'_> {
                 Err(failure) => return Ok(End::Failed(failure)),
             }
         }
+    }
+
+    /// Copies the payload out of a bundle. Nothing of it is believed before the whole hashes to what was signed.
+    pub async fn copy(&self, bundle: &mut Bundle<File>) -> End {
+        let payload = self.job.release.payload;
+        let failure = match self.copy_payload(bundle, payload).await {
+            Ok(end) => return end,
+            Err(error) if is_disk_full(&error) => {
+                failure(FailureCode::NoSpace, "the disk became full while the payload was copied")
+            }
+            Err(error) => from_error(FailureCode::Download, &error),
+        };
+        // As above.
+        block_in_place(|| self.releases.remove_download(payload.sha256)).ok();
+        End::Failed(failure)
+    }
+
+    async fn copy_payload(&self, bundle: &mut Bundle<File>, payload: Payload) -> io::Result<End> {
+        let wrong = |code, what: &str| Ok(End::Failed(failure(code, format!("the bundle {what} {}", payload.sha256))));
+        let (size, mut bytes) = match bundle.payload(payload.sha256).map_err(io::Error::other)? {
+            Some(found) => found,
+            None => return wrong(FailureCode::Download, "does not hold the payload"),
+        };
+        if size != payload.size_bytes {
+            return wrong(FailureCode::Checksum, "holds another number of bytes for the payload");
+        }
+        let mut part = block_in_place(|| self.open(payload))?;
+        if let Some(failure) = block_in_place(|| self.lack_of_space(&part))? {
+            block_in_place(|| self.releases.remove_download(payload.sha256))?;
+            return Ok(End::Failed(failure));
+        }
+        block_in_place(|| io::copy(&mut (&mut bytes).take(part.len()), &mut io::sink()))?;
+        let mut piece = vec![0; part::BLOCK_BYTES];
+        while !part.is_complete() {
+            if self.stop.is_cancelled() {
+                return Ok(End::Stopped);
+            }
+            block_in_place(|| {
+                let count = bytes.read(&mut piece)?;
+                if count == 0 {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+                }
+                part.append(&piece[..count])
+            })?;
+            self.progress.send_replace(part.len());
+            // Whoever shows the progress gets a turn.
+            yield_now().await;
+        }
+        if block_in_place(|| part::is_payload(&self.releases.part(payload.sha256), payload))? {
+            return Ok(End::Complete);
+        }
+        block_in_place(|| self.releases.remove_download(payload.sha256))?;
+        wrong(FailureCode::Checksum, "holds other bytes for the payload")
     }
 
     fn open(&self, payload: Payload) -> io::Result<Part> {
@@ -163,7 +226,9 @@ impl Download<'_> {
         };
         let mut chunks = opened.map_err(Interruption::Network)?;
         let mut bucket = Bucket::new(self.job.bandwidth_limit.into_iter().chain(self.bandwidth).min(), Instant::now());
+        let mut pace = Pace::default();
         loop {
+            let asked_at = Instant::now();
             let next = tokio::select! {
                 next = chunks.next() => next,
                 () = self.stop.cancelled() => return Err(Interruption::Stopped),
@@ -177,6 +242,9 @@ impl Download<'_> {
             self.progress.send_replace(part.len());
             if part.is_complete() {
                 return Ok(());
+            }
+            if pace.is_too_slow_after(data.len() as u64, asked_at.elapsed()) {
+                return Err(Interruption::Slow);
             }
             let wait = bucket.take(data.len() as u64, Instant::now());
             if !wait.is_zero() {

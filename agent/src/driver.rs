@@ -5,20 +5,24 @@ mod announce;
 mod fetch;
 mod trial;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use chrono::Utc;
+use ota_bundle::Bundle;
 use ota_domain::release;
 use ota_domain::{DeploymentId, Hardware};
+use tokio::sync::Mutex;
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Report, Stage};
 use crate::config::{Config, Package};
 use crate::failure::{Failure, FailureCode, failure};
+use crate::guard::Guard;
 use crate::install::{self, SingleFile};
 use crate::journal::{self, Journal, Record, SaveError};
 use crate::machine::{Effect, Event, Found, Phase, Present, Settled, State, recover, step};
@@ -48,6 +52,9 @@ pub enum Error {
 pub struct Driver {
     config: Config,
     client: Client,
+    guard: RefCell<Guard>,
+    /// Where payloads come from when there is no network; then nothing is reported either.
+    bundle: Option<Mutex<Bundle<File>>>,
     journal: Journal,
     record: Record,
     next_sequence: Cell<u64>,
@@ -57,7 +64,7 @@ pub struct Driver {
 impl Driver {
     /// Opens the journal. `stop` asks the driver to stop at the next safe point. `config` names the data directory,
     /// which the caller has locked.
-    pub fn open(config: Config, client: Client, stop: CancellationToken) -> Result<Self, Error> {
+    pub fn open(config: Config, client: Client, guard: Guard, stop: CancellationToken) -> Result<Self, Error> {
         let (journal, found) = Journal::open(&config.data_dir).map_err(Error::Open)?;
         let record = match found {
             journal::Found::Record(record) => *record,
@@ -73,7 +80,8 @@ impl Driver {
             }
         };
         let next_sequence = Cell::new(record.sequence + 1);
-        let mut driver = Self { config, client, journal, record, next_sequence, stop };
+        let mut driver =
+            Self { config, client, guard: RefCell::new(guard), bundle: None, journal, record, next_sequence, stop };
         driver.set_sequences_aside()?;
         Ok(driver)
     }
@@ -99,7 +107,7 @@ impl Driver {
     }
 
     /// Does the work that the server offers, to its end or to a stop.
-    pub async fn offer(&mut self, job: Job, hardware: &[Hardware], own: &Hardware) -> Result<(), Error> {
+    pub async fn offer(&mut self, job: Job, own: &Hardware) -> Result<(), Error> {
         let releases = self.releases(&job.release);
         let payload = job.release.payload.sha256;
         let current = releases.current().map_err(Error::Disk)?;
@@ -112,11 +120,13 @@ impl Driver {
         };
         let from = if present == Present::Running { releases.previous_release() } else { releases.current_release() };
         let from = from.map_err(Error::Disk)?;
-        let unfit = (!release::fits(hardware, own)).then(|| {
-            let fitting: Vec<_> = hardware.iter().map(Hardware::as_str).collect();
+        let unfit = if release::fits(&job.hardware, own) {
+            self.guard_mut().forbids(&job)
+        } else {
+            let fitting: Vec<_> = job.hardware.iter().map(Hardware::as_str).collect();
             let message = format!("{} is for {}, this device is {own}", job.release, fitting.join(", "));
-            failure(FailureCode::Hardware, message)
-        });
+            Some(failure(FailureCode::Hardware, message))
+        };
         self.take_in(Event::Offered { job, from, present, unfit }).await
     }
 
@@ -128,11 +138,41 @@ impl Driver {
     /// Answers a deployment that cannot even be turned into work. Stateless: it is offered again until it is answered.
     pub async fn answer_unusable(&mut self, deployment: DeploymentId, attempt: u32, failure: &Failure) {
         tracing::warn!(deployment.id = %deployment, "cannot do what the server offers: {}", failure.message);
+        if self.is_offline() {
+            return;
+        }
         let report =
             Report { deployment, attempt, sequence: self.sequence(), stage: Stage::Failed(failure), bytes_done: 0 };
         if let Err(error) = self.client.report(&report).await {
             tracing::warn!(deployment.id = %deployment, "cannot report: {error}");
         }
+    }
+
+    /// Takes payloads from a bundle from here on, and keeps the reports for later.
+    pub fn go_offline(&mut self, bundle: Bundle<File>) {
+        self.bundle = Some(Mutex::new(bundle));
+    }
+
+    /// Returns the release whose payload is being fetched.
+    pub fn downloading(&self) -> Option<&Release> {
+        match &self.record.state.phase {
+            Phase::Downloading { job, .. } => Some(&job.release),
+            Phase::Idle
+            | Phase::Verified { .. }
+            | Phase::Activating { .. }
+            | Phase::Trial { .. }
+            | Phase::Returning { .. }
+            | Phase::Ended { .. } => None,
+        }
+    }
+
+    fn is_offline(&self) -> bool {
+        self.bundle.is_some()
+    }
+
+    /// Returns what the device believes.
+    pub fn guard_mut(&mut self) -> &mut Guard {
+        self.guard.get_mut()
     }
 
     /// Returns how the last deployment ended.

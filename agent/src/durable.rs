@@ -3,23 +3,33 @@
 //! A name is never seen half-written: content goes to a temporary name, is synced, and takes its name by a rename that
 //! is synced too. A sync that fails counts as lost data and is never tried again as if it had worked.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+pub(crate) mod disk;
+#[cfg(test)]
+pub(crate) mod model;
+
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use disk::{Disk, SystemDisk};
 
 /// Writes a file under its name in one go, replacing what was there.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    write_on(&SystemDisk, path, content, mode)
+}
+
+/// Writes a file under its name in one go to this disk.
+pub(crate) fn write_on<D: Disk>(disk: &D, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = temporary(path);
-    remove(&temporary)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    let written = file.write_all(content).and_then(|()| file.sync_all());
+    remove_on(disk, &temporary)?;
+    let mut file = disk.create(&temporary, mode)?;
+    let written = disk.fill(&mut file, content).and_then(|()| disk.sync(&file));
     if let Err(error) = written {
         // What could not be written must not take the space that was missing. The first error is the one to tell.
-        fs::remove_file(&temporary).ok();
+        disk.unlink(&temporary).ok();
         return Err(error);
     }
-    rename(&temporary, path)
+    rename_on(disk, &temporary, path)
 }
 
 /// Points the symbolic link `path` at `target` in one step, whether or not it existed.
@@ -32,14 +42,22 @@ pub fn link(target: &Path, path: &Path) -> io::Result<()> {
 
 /// Gives a file or folder another name in the same file system.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
-    sync_parent(to)
+    rename_on(&SystemDisk, from, to)
+}
+
+fn rename_on<D: Disk>(disk: &D, from: &Path, to: &Path) -> io::Result<()> {
+    disk.rename(from, to)?;
+    disk.sync_folder(parent(to))
 }
 
 /// Removes a file or link. One that does not exist is as good as removed.
 pub fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Ok(()) => sync_parent(path),
+    remove_on(&SystemDisk, path)
+}
+
+fn remove_on<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
+    match disk.unlink(path) {
+        Ok(()) => disk.sync_folder(parent(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -67,11 +85,14 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = match path.parent() {
+    SystemDisk.sync_folder(parent(path))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
-    };
-    File::open(parent)?.sync_all()
+    }
 }
 
 fn temporary(path: &Path) -> PathBuf {

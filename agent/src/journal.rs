@@ -9,16 +9,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::durable;
+use crate::frame::{decode, encode};
 use crate::machine::State;
 
 const MAGIC: &[u8; 8] = b"OTAJRNL1";
 const NAMES: [&str; 2] = ["state.0", "state.1"];
-/// Magic, generation and length.
-const HEADER_BYTES: usize = 24;
-const CHECKSUM_BYTES: usize = 32;
 
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +73,7 @@ impl Journal {
         let payload = serde_json::to_vec(record).map_err(SaveError::Encode)?;
         let generation = self.generation + 1;
         let path = self.folder.join(NAMES[usize::from(generation % 2 == 1)]);
-        durable::write(&path, &encode(generation, &payload), 0o644)
+        durable::write(&path, &encode(MAGIC, generation, &payload), 0o644)
             .map_err(|source| SaveError::Write { path, source })?;
         self.generation = generation;
         Ok(())
@@ -97,7 +94,8 @@ fn read(folder: &Path) -> io::Result<(u64, Found)> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let record = decode(&bytes).and_then(|(number, payload)| Some((number, serde_json::from_slice(payload).ok()?)));
+        let record =
+            decode(MAGIC, &bytes).and_then(|(number, payload)| Some((number, serde_json::from_slice(payload).ok()?)));
         match record {
             Some((number, record)) if number >= generation => {
                 generation = number;
@@ -109,28 +107,6 @@ fn read(folder: &Path) -> io::Result<(u64, Found)> {
         }
     }
     Ok((generation, found))
-}
-
-fn encode(generation: u64, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len() + CHECKSUM_BYTES);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&generation.to_be_bytes());
-    bytes.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-    bytes.extend_from_slice(payload);
-    let checksum = Sha256::digest(&bytes);
-    bytes.extend_from_slice(&checksum);
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (framed, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
-    let (header, payload) = framed.split_at_checked(HEADER_BYTES)?;
-    let (magic, numbers) = header.split_at(MAGIC.len());
-    let (generation, length) = numbers.split_at(8);
-    let generation = u64::from_be_bytes(generation.try_into().ok()?);
-    let length = u64::from_be_bytes(length.try_into().ok()?);
-    let is_whole = magic == MAGIC && length == payload.len() as u64 && Sha256::digest(framed)[..] == *checksum;
-    is_whole.then_some((generation, payload))
 }
 
 #[cfg(test)]
@@ -179,7 +155,7 @@ mod tests {
     #[test]
     fn a_record_of_an_unknown_shape_is_unreadable_and_not_empty() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(NAMES[1]), encode(1, br#"{"from":"the future"}"#)).unwrap();
+        fs::write(folder.path().join(NAMES[1]), encode(MAGIC, 1, br#"{"from":"the future"}"#)).unwrap();
         assert_eq!(peek(folder.path()).unwrap(), Found::Unreadable);
     }
 
@@ -187,7 +163,7 @@ mod tests {
     fn the_first_agents_record_is_understood() {
         let folder = tempfile::tempdir().unwrap();
         let json = br#"{"state":{"phase":{"name":"idle"},"settled":[],"journal_lost":true},"sequence":7}"#;
-        fs::write(folder.path().join(NAMES[1]), encode(1, json)).unwrap();
+        fs::write(folder.path().join(NAMES[1]), encode(MAGIC, 1, json)).unwrap();
         let Found::Record(record) = peek(folder.path()).unwrap() else { panic!("should be readable") };
         assert_eq!((record.sequence, record.state.journal_lost), (7, true));
     }

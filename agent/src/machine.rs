@@ -150,6 +150,9 @@ pub struct Settled {
     pub release: Release,
     /// The end.
     pub outcome: Outcome,
+    /// There was no network to tell the server by; it is told when there is one.
+    #[serde(default)]
+    pub is_untold: bool,
 }
 
 /// What is on the device of the release that is offered.
@@ -194,6 +197,8 @@ pub enum Event {
     PayloadLost,
     /// The tree cannot be made.
     InstallFailed(Failure),
+    /// The device does not believe, or no longer believes, that it may switch to the release.
+    Forbidden(Failure),
     /// The tree found after a restart is whole.
     TreeWhole,
     /// The tree found after a restart is damaged or gone.
@@ -220,6 +225,13 @@ pub enum Event {
     ReturnFailed,
     /// The server knows the end, or will never want to.
     Acknowledged,
+    /// There is no network: the server is told later.
+    PutOff,
+    /// The server knows the end that was put off, or will never want to.
+    Told {
+        /// The deployment that ended.
+        deployment: DeploymentId,
+    },
 }
 
 /// What the driver has to do. Every effect may run twice.
@@ -251,7 +263,7 @@ pub enum Effect {
 
 /// Moves on by one event. An event that does not belong to the state changes nothing.
 pub fn step(state: State, event: Event) -> (State, Vec<Effect>) {
-    let State { phase, starts, settled, journal_lost } = state;
+    let State { phase, starts, mut settled, journal_lost } = state;
     let before = discriminant(&phase);
     let (phase, effects) = match (phase, event) {
         (Phase::Idle, Event::Offered { job, from, present, unfit }) => {
@@ -285,6 +297,8 @@ pub fn step(state: State, event: Event) -> (State, Vec<Effect>) {
         (Phase::Activating { job, from }, Event::Activated) => {
             (Phase::Trial { job, from, starts_left: TRIAL_STARTS }, vec![Effect::Try])
         }
+        // The old release was not touched, so there is nothing to go back from.
+        (Phase::Activating { job, .. }, Event::Forbidden(failure)) => end(job, Outcome::Failed(failure)),
         (Phase::Activating { job, from }, Event::ActivationFailed { failure, switched }) => {
             go_back(job, from, failure, switched)
         }
@@ -305,7 +319,15 @@ pub fn step(state: State, event: Event) -> (State, Vec<Effect>) {
                 end(job, Outcome::Failed(failure))
             }
         }
-        (Phase::Ended { job, outcome }, Event::Acknowledged) => return (settle(settled, job, outcome), Vec::new()),
+        (Phase::Ended { job, outcome }, event @ (Event::Acknowledged | Event::PutOff)) => {
+            return (settle(settled, job, outcome, event == Event::PutOff), Vec::new());
+        }
+        (phase, Event::Told { deployment }) => {
+            for known in settled.iter_mut().filter(|known| known.deployment == deployment) {
+                known.is_untold = false;
+            }
+            (phase, Vec::new())
+        }
         (phase, _) => (phase, Vec::new()),
     };
     let starts = if discriminant(&phase) == before { starts } else { 0 };
@@ -362,9 +384,10 @@ fn end(job: Job, outcome: Outcome) -> (Phase, Vec<Effect>) {
     (Phase::Ended { job, outcome }, vec![Effect::CollectGarbage, Effect::Announce])
 }
 
-fn settle(mut settled: Vec<Settled>, job: Job, outcome: Outcome) -> State {
+fn settle(mut settled: Vec<Settled>, job: Job, outcome: Outcome, is_untold: bool) -> State {
     settled.retain(|known| known.deployment != job.deployment);
-    settled.push(Settled { deployment: job.deployment, attempt: job.attempt, release: job.release, outcome });
+    let Job { deployment, attempt, release, .. } = job;
+    settled.push(Settled { deployment, attempt, release, outcome, is_untold });
     let surplus = settled.len().saturating_sub(SETTLED_KEPT);
     settled.drain(..surplus);
     State { phase: Phase::Idle, starts: 0, settled, journal_lost: false }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ota_domain::device::Running;
 use ota_domain::release::{Installer, Payload};
-use ota_domain::{DeploymentId, PackageName, Version};
+use ota_domain::{DeploymentId, Hardware, PackageName, Version};
 use serde::{Deserialize, Serialize};
 
 /// One release of one package.
@@ -45,6 +45,9 @@ pub struct Job {
     pub attempt: u32,
     /// The release to run.
     pub release: Release,
+    /// Hardware types that the release is for; empty means any.
+    #[serde(default)]
+    pub hardware: Vec<Hardware>,
     /// Size of the installed tree, 0 when not known.
     pub unpacked_size_bytes: u64,
     /// Most bytes a second to download, if the server sets a limit.

@@ -6,6 +6,7 @@
 //!                    older    -> releases/<sha256>      only during a trial: what `previous` was before it
 //!                    releases/<sha256>/                 an unpacked release, named by its payload
 //!                    releases/<sha256>.json             what that release is
+//!                    releases/<sha256>.trust            the signed metadata it was switched to under
 //!                    releases/.part-<sha256>[.crc]      a payload on its way
 //!                    releases/.tmp-<sha256>/            a tree that is being made
 //!                    logs/<hook>.log                    what the last run of a hook wrote
@@ -118,6 +119,15 @@ impl Releases {
         self.folder().join(format!("{payload}.json"))
     }
 
+    fn metadata_path(&self, payload: Sha256Digest) -> PathBuf {
+        self.folder().join(format!("{payload}.trust"))
+    }
+
+    /// Keeps the signed metadata that allows a release, so that it can be told later why it runs.
+    pub fn keep_metadata(&self, payload: Sha256Digest, metadata: &[u8]) -> io::Result<()> {
+        durable::write(&self.metadata_path(payload), metadata, 0o644)
+    }
+
     /// Returns what a release on disk is, `None` when there is no readable record of it.
     pub fn record(&self, payload: Sha256Digest) -> io::Result<Option<Record>> {
         match fs::read(self.record_path(payload)) {
@@ -151,6 +161,7 @@ impl Releases {
     /// Deletes a release's tree and its record.
     pub fn remove(&self, payload: Sha256Digest) -> io::Result<()> {
         durable::remove_tree(&self.tree(payload))?;
+        durable::remove(&self.metadata_path(payload))?;
         durable::remove(&self.record_path(payload))
     }
 
@@ -234,7 +245,8 @@ impl Releases {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let payload = name.strip_suffix(".json").unwrap_or(&name).parse::<Sha256Digest>();
+            let stem = name.strip_suffix(".json").or_else(|| name.strip_suffix(".trust")).unwrap_or(&name);
+            let payload = stem.parse::<Sha256Digest>();
             if payload.is_ok_and(|payload| kept.contains(&payload)) {
                 continue;
             }
@@ -353,6 +365,9 @@ mod tests {
         releases.switch(payload(1)).unwrap();
         releases.switch(payload(2)).unwrap();
         fs::write(releases.part(payload(9)), b"part").unwrap();
+        for number in [1, 3] {
+            releases.keep_metadata(payload(number), b"signed").unwrap();
+        }
         fs::create_dir(releases.unfinished_tree(payload(8))).unwrap();
         for _ in 0..2 {
             releases.collect_garbage().unwrap();
@@ -363,7 +378,10 @@ mod tests {
             .collect();
         left.sort();
         let (one, two) = (payload(1).to_string(), payload(2).to_string());
-        assert_eq!(left, [one.clone(), format!("{one}.json"), two.clone(), format!("{two}.json")]);
+        assert_eq!(
+            left,
+            [one.clone(), format!("{one}.json"), format!("{one}.trust"), two.clone(), format!("{two}.json")]
+        );
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! What the device runs and does, read from the data directory without disturbing the agent that works in it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use ota_domain::{DeploymentId, PackageName, Sha256Digest, Version};
+use ota_trust::device::HeldVersions;
 use serde::Serialize;
 
+use crate::guard::{self, NotedFault};
 use crate::identity::{self, Enrollment};
 use crate::journal::{self, Found, Record};
 use crate::machine::{Outcome, Phase, Settled};
 use crate::releases::{self, Releases};
+use crate::trust_store;
 
 /// Why the status cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,8 @@ pub struct Status {
     pub enrollment: Option<Enrollment>,
     /// The agent's record is lost; what runs is not affected.
     pub is_journal_lost: bool,
+    /// What the device believes.
+    pub trust: Trust,
     /// What runs.
     pub running: Vec<Running>,
     /// The work at hand.
@@ -62,6 +68,48 @@ pub struct Running {
     pub installed_at: DateTime<Utc>,
     /// The version to go back to.
     pub previous: Option<Version>,
+}
+
+/// What the device believes.
+#[derive(Debug, Serialize)]
+pub struct Trust {
+    /// Whether there is something to believe in.
+    pub state: TrustState,
+    /// The metadata it holds.
+    pub versions: Option<Versions>,
+    /// When the server last proved that it is the newest.
+    pub fresh_at: Option<DateTime<Utc>>,
+    /// Release counters that the device does not go below.
+    pub floors: BTreeMap<PackageName, i64>,
+    /// What it last did not believe.
+    pub last_fault: Option<NotedFault>,
+}
+
+/// The state of the record of trust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrustState {
+    /// The device is not enrolled.
+    None,
+    /// In order.
+    Held,
+    /// Damaged: nothing new is installed until the device is enrolled again.
+    Lost,
+}
+
+/// Versions of the metadata that a device holds; 0 for none.
+#[derive(Debug, Serialize)]
+pub struct Versions {
+    /// The image repository's root.
+    pub image_root: u64,
+    /// The image repository's timestamp.
+    pub image_timestamp: u64,
+    /// The image repository's snapshot.
+    pub image_snapshot: u64,
+    /// The director repository's root.
+    pub director_root: u64,
+    /// The director's documents for this device.
+    pub director: u64,
 }
 
 /// The work at hand.
@@ -108,12 +156,13 @@ impl Status {
             Found::Unreadable => (Record::default(), true),
         };
         let mut running = Vec::new();
-        for package in releases::packages(data).map_err(disk)? {
-            let releases = Releases::new(data, &package);
+        let packages = releases::packages(data).map_err(disk)?;
+        for package in &packages {
+            let releases = Releases::new(data, package);
             let Some(current) = releases.current().map_err(disk)? else { continue };
             let Some(record) = releases.record(current).map_err(disk)? else { continue };
             running.push(Running {
-                package,
+                package: package.clone(),
                 version: record.release.version,
                 payload_sha256: current,
                 installed_at: record.installed_at,
@@ -125,10 +174,42 @@ impl Status {
             data_dir: data.to_owned(),
             enrollment: Enrollment::load(data).map_err(Error::Identity)?,
             is_journal_lost: is_unreadable || record.state.journal_lost,
+            trust: trust(data, packages),
             running,
             work: work(data, &record.state.phase),
             last: record.state.settled.into_iter().next_back().map(last),
         })
+    }
+}
+
+fn trust(data: &Path, packages: Vec<PackageName>) -> Trust {
+    let trusted = trust_store::peek(data);
+    let state = match &trusted {
+        Some(_) => TrustState::Held,
+        None if trust_store::is_begun(data) => TrustState::Lost,
+        None => TrustState::None,
+    };
+    let versions = trusted.as_ref().map(|trusted| {
+        let HeldVersions { image, director } = trusted.versions();
+        Versions {
+            image_root: image.root,
+            image_timestamp: image.timestamp,
+            image_snapshot: image.snapshot,
+            director_root: director.root,
+            director: director.targets,
+        }
+    });
+    let floor = |package| (trusted.as_ref().map_or(0, |trusted| trusted.floor(&package)), package);
+    let floors = packages.into_iter().map(floor).filter(|(floor, _)| *floor > 0);
+    let floors = floors.map(|(floor, package)| (package, floor)).collect();
+    // The latest time that was verified is what a device with no clock at all would go by.
+    let fresh_at = trusted.as_ref().map(|trusted| trusted.now(DateTime::UNIX_EPOCH));
+    Trust {
+        state,
+        versions,
+        fresh_at: fresh_at.filter(|&time| time > DateTime::UNIX_EPOCH),
+        floors,
+        last_fault: guard::noted_fault(data),
     }
 }
 
@@ -183,6 +264,7 @@ impl fmt::Display for Status {
         if self.is_journal_lost {
             writeln!(f, "Record:   lost; the device stays with what runs until its next deployment")?;
         }
+        write!(f, "{}", self.trust)?;
         if self.running.is_empty() {
             writeln!(f, "Running:  nothing")?;
         }
@@ -203,6 +285,32 @@ impl fmt::Display for Status {
         }
         if let Some(last) = &self.last {
             writeln!(f, "Last:     {} {}: {}", last.package, last.version, last.outcome)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state {
+            TrustState::None => return Ok(()),
+            TrustState::Lost => writeln!(f, "Trust:    the record is damaged; nothing new is installed")?,
+            TrustState::Held => match self.fresh_at {
+                Some(time) => writeln!(f, "Trust:    proven fresh at {}", time.format("%F %T UTC"))?,
+                None => writeln!(f, "Trust:    the server's roots; nothing else was verified yet")?,
+            },
+        }
+        if let Some(versions) = &self.versions {
+            let Versions { image_root, image_timestamp, image_snapshot, director_root, director } = versions;
+            write!(f, "Metadata: root {image_root}, snapshot {image_snapshot}, timestamp {image_timestamp}; ")?;
+            writeln!(f, "director root {director_root}, orders {director}")?;
+        }
+        for (package, floor) in &self.floors {
+            writeln!(f, "Floor:    {package} {floor}")?;
+        }
+        if let Some(NotedFault { fault, message, at, is_current }) = &self.last_fault {
+            let since = if *is_current { "not believed since" } else { "last not believed" };
+            writeln!(f, "Fault:    {}, {since} {}: {message}", fault.as_str(), at.format("%F %T UTC"))?;
         }
         Ok(())
     }

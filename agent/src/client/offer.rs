@@ -1,12 +1,11 @@
 //! Reads what a check-in offers.
 
-use ota_domain::deployment::{Failure, FailureCode};
 use ota_domain::release::{Installer, Payload};
-use ota_domain::{DeploymentId, Hardware, Sha256Digest};
+use ota_domain::{DeploymentId, Sha256Digest};
 use ota_proto::convert;
 use ota_proto::device::v1 as wire;
 
-use crate::failure::failure;
+use crate::failure::{Failure, FailureCode, failure};
 use crate::release::{Job, Release};
 
 /// One deployment that the server offers.
@@ -16,8 +15,6 @@ pub enum Offer {
     Job {
         /// The work.
         job: Box<Job>,
-        /// Hardware types it is for; empty means any.
-        hardware: Vec<Hardware>,
         /// May it start.
         gate: Gate,
     },
@@ -52,12 +49,12 @@ pub(super) fn read(deployment: wire::Deployment) -> Option<Offer> {
     let attempt = deployment.attempt;
     let gate = gate(deployment.gates.unwrap_or_default());
     Some(match read_job(id, &deployment) {
-        Ok((job, hardware)) => Offer::Job { job: Box::new(job), hardware, gate },
+        Ok(job) => Offer::Job { job: Box::new(job), gate },
         Err(failure) => Offer::Unusable { deployment: id, attempt, failure },
     })
 }
 
-fn read_job(id: DeploymentId, deployment: &wire::Deployment) -> Result<(Job, Vec<Hardware>), Failure> {
+fn read_job(id: DeploymentId, deployment: &wire::Deployment) -> Result<Job, Failure> {
     let wrong = |what: &str| failure(FailureCode::Install, format!("the server sent a deployment with a wrong {what}"));
     let installer = match deployment.installer() {
         wire::Installer::Directory => Installer::Directory,
@@ -81,16 +78,16 @@ fn read_job(id: DeploymentId, deployment: &wire::Deployment) -> Result<(Job, Vec
     };
     let hardware = deployment.hardware.iter().map(|name| name.parse().map_err(|_| wrong("hardware type")));
     let deadlines = deployment.deadlines.as_ref();
-    let job = Job {
+    Ok(Job {
         deployment: id,
         attempt: deployment.attempt,
         release,
+        hardware: hardware.collect::<Result<_, _>>()?,
         unpacked_size_bytes: u64::try_from(deployment.unpacked_size_bytes).unwrap_or(0),
         bandwidth_limit: u64::try_from(deployment.bandwidth_limit_bytes_per_second).ok().filter(|&limit| limit > 0),
         download_deadline: deadlines.and_then(|deadlines| deadlines.download.as_ref()).and_then(convert::from_duration),
         verify_deadline: deadlines.and_then(|deadlines| deadlines.verify.as_ref()).and_then(convert::from_duration),
-    };
-    Ok((job, hardware.collect::<Result<_, _>>()?))
+    })
 }
 
 /// One decision out of the gates: work starts only when it may go through to its end.
@@ -128,9 +125,9 @@ mod tests {
 
     #[test]
     fn a_complete_offer_becomes_a_job() {
-        let Some(Offer::Job { job, hardware, gate }) = read(deployment()) else { panic!("should be a job") };
+        let Some(Offer::Job { job, gate }) = read(deployment()) else { panic!("should be a job") };
         assert_eq!((job.attempt, job.release.to_string().as_str()), (2, "app@1.2.3"));
-        assert_eq!((hardware[0].as_str(), gate), ("rpi4", Gate::Open));
+        assert_eq!((job.hardware[0].as_str(), gate), ("rpi4", Gate::Open));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What the agent tells of its work and of itself.
 
 use ota_domain::DeploymentId;
-use ota_domain::deployment::{Failure, FailureCode};
 use ota_domain::device::Running;
 use ota_proto::device::v1 as wire;
+
+use super::metadata::fault_to_wire;
+use crate::failure::{Failure, FailureCode};
 
 /// How far a deployment is.
 #[derive(Debug, Clone)]
@@ -84,7 +86,7 @@ fn failure_to_wire(failure: &Failure) -> wire::Failure {
         code: code.into(),
         message: failure.message.clone(),
         log_tail: failure.log_tail.clone(),
-        trust_fault: Default::default(),
+        trust_fault: fault_to_wire(failure.trust_fault).into(),
     }
 }
 

@@ -40,7 +40,12 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
                 .to_owned(),
         ),
         agent::Error::CheckIn { source, .. } => of_client(source),
-        agent::Error::Identity(_) | agent::Error::Driver(_) => None,
+        agent::Error::NotForThisDevice { .. } => Some("make one for it with `otactl export --device`".to_owned()),
+        agent::Error::AtWork { .. } => Some("let it finish with `ota-agent once` first".to_owned()),
+        agent::Error::Bundle(_) | agent::Error::BundleAnswer(_) => Some("copy it again, or make it again".to_owned()),
+        agent::Error::Identity(_) | agent::Error::Driver(_) | agent::Error::Trust(_) | agent::Error::NotBelieved(_) => {
+            None
+        }
     }
 }
 

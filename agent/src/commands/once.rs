@@ -95,13 +95,13 @@ fn consent(agent: &Agent, offer: &Offer, confirm: bool) -> anyhow::Result<Consen
     }
 }
 
-fn describe(job: &Job, running: Option<&Release>) -> String {
+pub(super) fn describe(job: &Job, running: Option<&Release>) -> String {
     let Release { package, version, payload, installer, .. } = &job.release;
     let from = running.map_or_else(|| "nothing".to_owned(), |running| running.version.to_string());
     format!("{package}: {from} -> {version} ({}, installer {})", HumanBytes(payload.size_bytes), installer.as_str())
 }
 
-fn tell_end(agent: &Agent) -> ExitCode {
+pub(super) fn tell_end(agent: &Agent) -> ExitCode {
     let Some(settled) = agent.driver().last_settled() else { return ExitCode::SUCCESS };
     println!("{}: {}", settled.release, settled.outcome);
     match &settled.outcome {
@@ -138,6 +138,7 @@ mod tests {
             deployment: DeploymentId(Uuid::nil()),
             attempt: 1,
             release,
+            hardware: Vec::new(),
             unpacked_size_bytes: 0,
             bandwidth_limit: None,
             download_deadline: None,

@@ -37,8 +37,14 @@ impl Driver {
             progress: &sender,
         };
         let label = job.release.to_string();
+        let fetched = async {
+            match &self.bundle {
+                Some(bundle) => download.copy(&mut *bundle.lock().await).await,
+                None => download.run().await,
+            }
+        };
         let end = tokio::select! {
-            end = download.run() => end,
+            end = fetched => end,
             () = self.report_download(job, receiver.clone(), &stop) => End::Stopped,
             () = progress::show(receiver, job.release.payload.size_bytes, &label) => End::Stopped,
         };
@@ -71,6 +77,9 @@ impl Driver {
 
     /// Sends a report that may get lost. A deployment that the server does not know is called off.
     pub(super) async fn report(&self, job: &Job, stage: Stage<'_>, bytes_done: u64) -> Verdict {
+        if self.is_offline() {
+            return Verdict::Continue;
+        }
         let (deployment, attempt) = (job.deployment, job.attempt);
         let report = Report { deployment, attempt, sequence: self.sequence(), stage, bytes_done };
         match self.client.report(&report).await {

@@ -2,7 +2,7 @@
 
 use super::Driver;
 use crate::client::Stage;
-use crate::failure::{FailureCode, failure};
+use crate::failure::{Failure, FailureCode, failure, from_error};
 use crate::hooks::{Deadlines, Hooks};
 use crate::machine::Event;
 use crate::release::{Job, Release};
@@ -10,8 +10,11 @@ use crate::releases::Releases;
 use tokio::task::block_in_place;
 
 impl Driver {
-    /// Stops the old release and switches to the new one.
+    /// Stops the old release and switches to the new one, if the device still believes that it may.
     pub(super) async fn activate(&self, releases: &Releases, job: &Job) -> Event {
+        if let Some(failure) = block_in_place(|| self.forbids(releases, job)) {
+            return Event::Forbidden(failure);
+        }
         if let Some(from) = self.from() {
             let programs = self.package(from).programs;
             let hooks = Hooks::new(releases, from, None, &programs, self.deadlines(job));
@@ -29,6 +32,21 @@ impl Driver {
                 Event::ActivationFailed { failure, switched }
             }
         }
+    }
+
+    /// Asks once more right before the switch: the download may have taken days. A release that is switched to already
+    /// was allowed when that was done.
+    fn forbids(&self, releases: &Releases, job: &Job) -> Option<Failure> {
+        let payload = job.release.payload.sha256;
+        if releases.current().is_ok_and(|current| current == Some(payload)) {
+            return None;
+        }
+        let mut guard = self.guard.borrow_mut();
+        if let Some(failure) = guard.forbids(job) {
+            return Some(failure);
+        }
+        let kept = releases.keep_metadata(payload, &guard.evidence()?);
+        kept.err().map(|error| from_error(FailureCode::Install, &error))
     }
 
     /// Starts the new release and waits for its health.

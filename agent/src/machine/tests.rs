@@ -24,6 +24,7 @@ fn job(attempt: u32) -> Job {
         deployment: DeploymentId(Uuid::from_u128(7)),
         attempt,
         release: release(NEW, "2.0.0"),
+        hardware: Vec::new(),
         unpacked_size_bytes: 0,
         bandwidth_limit: None,
         download_deadline: None,
@@ -67,6 +68,27 @@ fn the_good_path_commits_only_after_health() {
     assert_eq!(effects, [Effect::CollectGarbage, Effect::Announce]);
     let (idle, _) = step(ended, Event::Acknowledged);
     assert_eq!(idle.phase, Phase::Idle);
+}
+
+#[test]
+fn a_release_that_is_forbidden_at_the_last_moment_is_not_touched_nor_gone_back_from() {
+    let path = [offer(1, Present::Nothing), Event::Downloaded, Event::Installed, Event::Forbidden(unwell())];
+    let (state, effects) = after(path.to_vec());
+    assert_eq!(outcome(&state), Some(&Outcome::Failed(unwell())));
+    assert_eq!(effects, [Effect::CollectGarbage, Effect::Announce]);
+    let running = after([&path[..3], &[Event::Activated]].concat()).0;
+    assert_eq!(step(running.clone(), path[3].clone()), (running, Vec::new()), "what was switched to stays on trial");
+}
+
+#[test]
+fn an_end_without_a_network_is_kept_until_it_is_told() {
+    let path = [offer(1, Present::Nothing), Event::Downloaded, Event::InstallFailed(unwell()), Event::PutOff];
+    let (state, effects) = after(path.to_vec());
+    assert!(state.phase == Phase::Idle && effects.is_empty() && state.settled[0].is_untold);
+    let other = DeploymentId(Uuid::from_u128(8));
+    assert_eq!(step(state.clone(), Event::Told { deployment: other }).0, state);
+    let (state, _) = step(state, Event::Told { deployment: job(1).deployment });
+    assert!(!state.settled[0].is_untold);
 }
 
 #[test]
@@ -304,6 +326,9 @@ impl Disk {
             }
             Effect::Activate => {
                 assert!(self.new_tree, "switched to a tree that is not whole");
+                if world.aborts && self.current != NEW {
+                    return Some(Event::Forbidden(unwell()));
+                }
                 if reached(0) {
                     self.current = NEW;
                 }
