@@ -54,3 +54,18 @@ impl Interceptor for Bearer {
 pub fn connect(url: &str) -> Channel {
     Endpoint::from_shared(url.to_owned()).expect("a URL").connect_lazy()
 }
+
+/// A client of a server that does not exist, for what never calls it.
+///
+/// # Panics
+/// Never: the address is one.
+#[must_use]
+pub fn nobody() -> ota_agent::client::Client {
+    let server = "http://127.0.0.1:9".parse().expect("an address");
+    let channel = ota_agent::client::channel(&server).expect("an address");
+    let bearer = ota_domain::secret::BearerToken::Device {
+        device: ota_domain::DeviceId(uuid::Uuid::nil()),
+        secret: ota_domain::secret::Secret([0; 32]),
+    };
+    ota_agent::client::Client::new(channel, &bearer)
+}

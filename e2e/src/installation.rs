@@ -1,0 +1,211 @@
+//! A device's folder with what decides in it: the agent's verification, its store and its driver, as `ota-agent install`
+//! puts them together. No network: a test hands in what an attacker would send, byte for byte.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use ota_agent::{
+    client::{Answer, Offer, Question},
+    clock::Clock,
+    config::Config,
+    driver::Driver,
+    guard::Guard,
+    machine::Outcome,
+    release::Release,
+    releases, trust_store,
+};
+use ota_bundle::{Bundle, Manifest, Writer};
+use ota_domain::{DeviceId, Hardware};
+use ota_proto::device::v1::CheckInResponse;
+use ota_trust::{Fault, device::Trusted};
+use prost::Message as _;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{device::sha256, signed::World};
+
+/// What is handed in: an answer, and payloads to download.
+#[derive(Debug, Clone, Default)]
+pub struct Brought {
+    /// The answer to the check-in.
+    pub answer: CheckInResponse,
+    /// What downloads may find. Each goes under the hash that it should have.
+    pub payloads: Vec<Bytes>,
+    /// What downloads find under a hash that is another's.
+    pub forged: Vec<(ota_domain::Sha256Digest, Bytes)>,
+}
+
+/// What a device made of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visit {
+    /// Why it did not believe the metadata.
+    pub fault: Option<Fault>,
+    /// How each order ended.
+    pub ends: Vec<Outcome>,
+}
+
+impl Visit {
+    /// Returns the fault that the device reports first: of the metadata, or of the first order.
+    #[must_use]
+    pub fn reported(&self) -> Option<Fault> {
+        let of_order = |end: &Outcome| match end {
+            Outcome::Failed(failure) => failure.trust_fault,
+            Outcome::Committed | Outcome::RolledBack(_) | Outcome::Rejected(_) | Outcome::Canceled => None,
+        };
+        self.fault.or_else(|| self.ends.first().and_then(of_order))
+    }
+}
+
+/// A device that was enrolled with a world's roots.
+#[derive(Debug)]
+pub struct Installation {
+    folder: TempDir,
+    device: DeviceId,
+    hardware: Hardware,
+    time: Arc<Mutex<DateTime<Utc>>>,
+}
+
+impl Installation {
+    /// Enrols a device.
+    ///
+    /// # Panics
+    /// When the disk does not take it, or the hardware type is none.
+    #[must_use]
+    pub fn new(world: &World, hardware: &str, now: DateTime<Utc>) -> Self {
+        let folder = TempDir::with_prefix("ota-device-").expect("a scratch folder");
+        let device = DeviceId(Uuid::now_v7());
+        let hardware: Hardware = hardware.parse().expect("a hardware type");
+        trust_store::begin(folder.path(), device, &hardware, world.image_root(), &world.director_root)
+            .expect("the roots of a world");
+        Self { folder, device, hardware, time: Arc::new(Mutex::new(now)) }
+    }
+
+    /// Makes another device of which everything is the same, also its identity.
+    ///
+    /// # Panics
+    /// When the disk does not take it.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        let folder = TempDir::with_prefix("ota-device-").expect("a scratch folder");
+        copy(self.folder.path(), folder.path());
+        let time = Arc::new(Mutex::new(self.now()));
+        Self { folder, device: self.device, hardware: self.hardware.clone(), time }
+    }
+
+    /// Returns the device's id.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// Returns the folder with all it keeps.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Returns what the device takes for the time.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the device's clock.
+    pub fn set_time(&self, now: DateTime<Utc>) {
+        *self.time.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// Starts the agent, lets it ask, hands in what `speak` says to that, and lets it do what it believes it should.
+    ///
+    /// # Panics
+    /// When the disk does not work.
+    pub async fn visit(&self, speak: impl FnOnce(&Question) -> Brought) -> Visit {
+        let time = Arc::clone(&self.time);
+        let clock = Clock::new(move || *time.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut guard = Guard::open(self.data(), clock).expect("the store can be read");
+        let question = guard.question(&mut rand::rng()).expect("the store can be read");
+        let brought = speak(&question);
+        let answer = Answer::read(&brought.answer.encode_to_vec()).expect("an answer that can be decoded");
+        let fault = guard.hear(answer.metadata).expect("the store can be written").map(|error| error.fault);
+        let mut config = Config { data_dir: self.data().to_owned(), ..Config::default() };
+        config.limits.reserve_bytes = 0;
+        let mut driver = Driver::open(config, crate::credential::nobody(), guard, CancellationToken::new())
+            .expect("the journal can be read");
+        driver.go_offline(self.bundle(&brought));
+        driver.recover().await.expect("the disk works");
+        let mut ends = Vec::new();
+        let offers = if fault.is_none() { answer.offers } else { Vec::new() };
+        for offer in offers {
+            let Offer::Job { job, .. } = offer else { continue };
+            driver.offer(*job, &self.hardware).await.expect("the disk works");
+            ends.push(driver.last_settled().expect("work comes to an end").outcome.clone());
+        }
+        Visit { fault, ends }
+    }
+
+    /// Returns what runs.
+    ///
+    /// # Panics
+    /// When the disk cannot be read.
+    #[must_use]
+    pub fn runs(&self) -> Vec<Release> {
+        releases::running(self.data()).expect("the disk can be read")
+    }
+
+    /// Returns the file that a package's running release installed.
+    #[must_use]
+    pub fn content(&self, package: &str) -> Option<Vec<u8>> {
+        fs::read(self.data().join("packages").join(package).join("current").join(package)).ok()
+    }
+
+    /// Returns what the device trusts.
+    ///
+    /// # Panics
+    /// When its store is lost.
+    #[must_use]
+    pub fn trusted(&self) -> Trusted {
+        trust_store::peek(self.data()).expect("the store is whole")
+    }
+
+    /// Returns a file of the device's trust store.
+    #[must_use]
+    pub fn store(&self, copy: &str) -> PathBuf {
+        self.data().join("trust").join(copy)
+    }
+
+    fn bundle(&self, brought: &Brought) -> Bundle<File> {
+        let path = self.data().join("brought");
+        let mut writer = Writer::new(File::create(&path).expect("a file in the scratch folder"));
+        let named = brought.payloads.iter().map(|bytes| (sha256(bytes), bytes));
+        for (name, bytes) in named.chain(brought.forged.iter().map(|(name, bytes)| (*name, bytes))) {
+            let mut entry = writer.payload(name, bytes.len() as u64).expect("a file that can be written");
+            entry.write(bytes).and_then(|()| entry.finish()).expect("a file that can be written");
+        }
+        let now = self.now();
+        writer.finish(&Manifest::new(now, now)).expect("a file that can be written");
+        Bundle::open(File::open(&path).expect("the file just written")).expect("a bundle just written")
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a folder that can be read") {
+        let entry = entry.expect("a folder that can be read");
+        let to = to.join(entry.file_name());
+        let kind = entry.file_type().expect("a folder that can be read");
+        if kind.is_dir() {
+            fs::create_dir(&to).expect("a scratch folder");
+            copy(&entry.path(), &to);
+        } else if kind.is_symlink() {
+            let target = fs::read_link(entry.path()).expect("a link");
+            std::os::unix::fs::symlink(target, to).expect("a scratch folder");
+        } else {
+            fs::copy(entry.path(), to).expect("a scratch folder");
+        }
+    }
+}

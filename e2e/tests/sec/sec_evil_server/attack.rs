@@ -1,0 +1,282 @@
+//! Makes up attacks: what each part of an answer may be is drawn at random from all that the keys allow.
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use ota_agent::client::Question;
+use ota_domain::{DeviceId, release::Installer};
+use ota_e2e::{
+    World,
+    installation::Brought,
+    signed::{deployment, release},
+};
+use ota_proto::device::v1::{CheckInResponse, MetadataUpdate, TargetsDocument};
+use ota_trust::{
+    key::{PrivateKey, Signer},
+    metadata::{Freshness, Mode, Role, Root, Snapshot, Target, Targets, Timestamp, read, sign},
+    verify::Repository,
+};
+use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
+use uuid::Uuid;
+
+use crate::scene::{HARDWARE, app, payload};
+
+/// What the attacker has.
+pub(super) struct Attacker {
+    director: PrivateKey,
+    snapshot: PrivateKey,
+    timestamp: PrivateKey,
+    own: PrivateKey,
+    image: Repository,
+    /// The image repository as it was before the last publication.
+    yesterday: Repository,
+    director_root: Vec<u8>,
+    /// The last order that the device took.
+    order: u64,
+    device: DeviceId,
+}
+
+pub(super) fn malware() -> Bytes {
+    Bytes::from_static(b"malware that no operator signed")
+}
+
+pub(super) fn describe(brought: &Brought) -> String {
+    let orders: Vec<_> = brought.answer.deployments.iter().map(|order| &order.version).collect();
+    let metadata = brought.answer.metadata.as_ref();
+    let roots = metadata.map_or(0, |metadata| metadata.image_roots.len() + metadata.director_roots.len());
+    format!("orders {orders:?}, {roots} roots, {} forged payloads", brought.forged.len())
+}
+
+fn keep(key: &PrivateKey) -> PrivateKey {
+    PrivateKey::from_pkcs8_der(&key.to_pkcs8_der()).expect("a key that was written")
+}
+
+impl Attacker {
+    pub(super) fn new(world: &World, device: DeviceId, yesterday: Repository) -> Self {
+        let keys = &world.keys;
+        Self {
+            director: keep(&keys.director),
+            snapshot: keep(&keys.snapshot),
+            timestamp: keep(&keys.timestamp),
+            own: PrivateKey::generate().expect("random numbers"),
+            image: world.image.clone(),
+            yesterday,
+            director_root: world.director_root.clone(),
+            order: world.order,
+            device,
+        }
+    }
+
+    /// How long it lies low.
+    pub(super) fn wait(&self, rng: &mut StdRng) -> TimeDelta {
+        TimeDelta::hours(*[0, 0, 1, 13, 25, 24 * 8].choose(rng).expect("some"))
+    }
+
+    pub(super) fn attack(&self, question: &Question, now: DateTime<Utc>, rng: &mut StdRng) -> Brought {
+        let targets: Vec<Target> = (0..rng.random_range(1..3)).map(|_| self.target(rng)).collect();
+        let mut metadata = MetadataUpdate::default();
+        let version = self.order + *[1, 1, 1, 2, 3, 0, 1 << 40].choose(rng).expect("some");
+        if often(rng) {
+            self.direct(&mut metadata, &targets, version, now, rng);
+        }
+        if often(rng) {
+            self.list(&mut metadata, &targets, now, rng);
+        }
+        if seldom(rng) {
+            self.take_over(&mut metadata, now, rng);
+        }
+        if let Some(nonce) = question.nonce
+            && often(rng)
+        {
+            let nonce = if seldom(rng) { vec![0; 16] } else { nonce.to_vec() };
+            let time = now + TimeDelta::hours(*[0, 0, 0, -48, 1].choose(rng).expect("some"));
+            let proof = Freshness { device: self.someone(rng), nonce, director_version: version, time };
+            metadata.freshness = self.sign(&proof, &self.director, rng);
+        }
+        if seldom(rng) {
+            self.flip(&mut metadata, rng);
+        }
+        let mut orders = targets.clone();
+        if seldom(rng) {
+            orders = vec![self.target(rng)];
+        }
+        let mut brought = Brought {
+            answer: CheckInResponse {
+                deployments: orders.iter().map(deployment).collect(),
+                metadata: often(rng).then_some(metadata),
+                ..Default::default()
+            },
+            payloads: (1..=6).map(payload).chain([malware()]).collect(),
+            forged: Vec::new(),
+        };
+        if seldom(rng) {
+            let (real, length) = (app(3), payload(3).len());
+            brought.payloads.retain(|bytes| *bytes != payload(3));
+            brought.forged.push((real.sha256, malware().slice(..length.min(malware().len()))));
+        }
+        brought
+    }
+
+    /// What it would like the device to run: what was signed, what was signed once, and what never was.
+    fn target(&self, rng: &mut StdRng) -> Target {
+        let mut target = match rng.random_range(0..12) {
+            0..=1 => release("app", "9.0.0", 9, &[HARDWARE], &malware()),
+            2 => release("app", "3.0.0", 3, &[HARDWARE], &malware()),
+            3 => release("other", "1.0.0", 1, &[HARDWARE], &malware()),
+            4 => app(6),
+            5 => app(1),
+            6 => release("app", "4.0.0", 4, &["imx8"], &payload(4)),
+            7 => app(2),
+            8 => app(5),
+            _ => app(3),
+        };
+        if seldom(rng) {
+            match rng.random_range(0..6) {
+                0 => target.custom.hardware = vec![],
+                1 => target.custom.hardware = vec![HARDWARE.parse().expect("a hardware type")],
+                2 => target.custom.release_counter += rng.random_range(-5..1_000),
+                3 => target.custom.installer = Installer::Directory,
+                4 => target.length += 1,
+                _ => target.custom.floor = rng.random_range(-5..5),
+            }
+        }
+        // As the operators signed the floor, for what is otherwise honest.
+        if often(rng)
+            && let Some(listed) = self.image.target(&target.path()).ok().flatten()
+        {
+            target.custom.floor = listed.custom.floor;
+        }
+        target
+    }
+
+    /// Signs orders.
+    fn direct(
+        &self,
+        metadata: &mut MetadataUpdate,
+        targets: &[Target],
+        version: u64,
+        now: DateTime<Utc>,
+        rng: &mut StdRng,
+    ) {
+        let expires = now + self.life(rng);
+        let device = if seldom(rng) { None } else { Some(self.someone(rng)) };
+        let targets = targets.iter().map(|target| (target.path(), target.clone())).collect();
+        let orders = Targets { version, expires, targets, delegations: None, device };
+        let meta = [("targets.json".to_owned(), self.off(version, rng))].into();
+        let snapshot = Snapshot { version, expires: now + self.life(rng), meta };
+        let timestamp = Timestamp { version, expires: now + self.life(rng), snapshot_version: self.off(version, rng) };
+        metadata.director_targets = self.sign(&orders, &self.director, rng);
+        metadata.director_snapshot = self.sign(&snapshot, &self.director, rng);
+        metadata.director_timestamp = self.sign(&timestamp, &self.director, rng);
+    }
+
+    /// Sends a list of what may be installed: today's, yesterday's, or its own.
+    fn list(&self, metadata: &mut MetadataUpdate, targets: &[Target], now: DateTime<Utc>, rng: &mut StdRng) {
+        let source = if seldom(rng) { &self.yesterday } else { &self.image };
+        let bytes = |role: Role| Bytes::from(source.bytes(role.as_str()).expect("a repository that is whole").to_vec());
+        let mut list = bytes(Role::Targets);
+        let mut version = source.versions().targets;
+        if seldom(rng) {
+            let mut forged: Targets = read(&list).expect("a list");
+            forged.version += rng.random_range(0..3);
+            forged.targets.extend(targets.iter().map(|target| (target.path(), target.clone())));
+            version = forged.version;
+            let keys = [&self.own, &self.director, &self.snapshot, &self.timestamp];
+            let all: Vec<&dyn Signer> = keys.iter().map(|key| *key as &dyn Signer).collect();
+            let one = keys.choose(rng).expect("some");
+            list = match rng.random_range(0..3) {
+                0 => sign(&forged, &[]),
+                1 => sign(&forged, &[*one]),
+                _ => sign(&forged, &all),
+            }
+            .expect("a signature")
+            .into();
+        }
+        metadata.image_targets = vec![TargetsDocument { role: "targets".to_owned(), document: list }];
+        if seldom(rng) {
+            metadata.image_snapshot = bytes(Role::Snapshot);
+            metadata.image_timestamp = bytes(Role::Timestamp);
+            return;
+        }
+        // It holds these keys: it can say that any list is the newest.
+        let versions = self.image.versions();
+        let snapshot_version = versions.snapshot + rng.random_range(0..3);
+        let meta = [("targets.json".to_owned(), self.off(version, rng))].into();
+        let snapshot = Snapshot { version: snapshot_version, expires: now + self.life(rng), meta };
+        let timestamp = Timestamp {
+            version: versions.timestamp + rng.random_range(0..3),
+            expires: now + self.life(rng),
+            snapshot_version: self.off(snapshot_version, rng),
+        };
+        metadata.image_snapshot = self.sign(&snapshot, &self.snapshot, rng);
+        metadata.image_timestamp = self.sign(&timestamp, &self.timestamp, rng);
+    }
+
+    /// Makes roots in which its own key has every role.
+    fn take_over(&self, metadata: &mut MetadataUpdate, now: DateTime<Utc>, rng: &mut StdRng) {
+        let root = |bytes: &[u8], rng: &mut StdRng| {
+            let old: Root = read(bytes).expect("a root");
+            let mut root = old.next(now + TimeDelta::days(365));
+            root.mode = Mode::Adopted;
+            for role in Role::ALL {
+                if role == Role::Targets || rng.random() {
+                    root.set_role(role, 1, &[self.own.public_key()]);
+                }
+            }
+            let signers: [&dyn Signer; 4] = [&self.own, &self.director, &self.snapshot, &self.timestamp];
+            let count = rng.random_range(0..=signers.len());
+            Bytes::from(sign(&root, &signers[..count]).expect("a signature"))
+        };
+        if rng.random() {
+            metadata.image_roots = vec![root(self.image.root_bytes(), rng)];
+        } else {
+            metadata.director_roots = vec![root(&self.director_root, rng)];
+        }
+    }
+
+    fn flip(&self, metadata: &mut MetadataUpdate, rng: &mut StdRng) {
+        let documents = [
+            &mut metadata.director_targets,
+            &mut metadata.director_snapshot,
+            &mut metadata.director_timestamp,
+            &mut metadata.image_snapshot,
+            &mut metadata.image_timestamp,
+            &mut metadata.freshness,
+        ];
+        for document in documents {
+            if !document.is_empty() && rng.random() {
+                let mut bytes = document.to_vec();
+                let at = rng.random_range(0..bytes.len());
+                bytes[at] ^= 1 << rng.random_range(0..8);
+                *document = bytes.into();
+            }
+        }
+    }
+
+    fn sign<T: ota_trust::metadata::Document>(&self, document: &T, key: &PrivateKey, rng: &mut StdRng) -> Bytes {
+        let key = if seldom(rng) { &self.own } else { key };
+        // What cannot even be signed is not sent.
+        sign(document, &[key]).map(Bytes::from).unwrap_or_default()
+    }
+
+    fn someone(&self, rng: &mut StdRng) -> DeviceId {
+        if seldom(rng) { DeviceId(Uuid::from_u128(rng.random())) } else { self.device }
+    }
+
+    fn life(&self, rng: &mut StdRng) -> TimeDelta {
+        TimeDelta::days(*[1, 1, 1, 1, 30, 3_650, -1].choose(rng).expect("some"))
+    }
+
+    fn off(&self, version: u64, rng: &mut StdRng) -> u64 {
+        if seldom(rng) { version.saturating_add_signed(rng.random_range(-2..3)) } else { version }
+    }
+}
+
+/// Nine times in ten.
+fn often(rng: &mut StdRng) -> bool {
+    rng.random_ratio(9, 10)
+}
+
+/// Once in ten.
+fn seldom(rng: &mut StdRng) -> bool {
+    rng.random_ratio(1, 10)
+}
