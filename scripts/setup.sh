@@ -135,7 +135,7 @@ set_up_buf() {
     "$tools/bin/buf" --version >/dev/null
 }
 
-# An environment of its own for the independent client.
+# An environment of its own for the independent client and verifier.
 set_up_python() {
     wanted=$root/scripts/tools/requirements.txt
     cmp -s "$wanted" "$tools/venv/requirements.txt" && [ -x "$tools/venv/bin/python" ] && return
@@ -145,10 +145,10 @@ set_up_python() {
     if ! { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }; then
         install "python3-venv" "python3" "python3" "python" "python" || return 1
     fi
-    say "pip install (grpcio)"
+    say "pip install (grpcio, tuf)"
     python3 -m venv "$tools/venv" >&2 &&
         "$tools/venv/bin/python" -m pip install --quiet --only-binary :all: -r "$wanted" >&2 </dev/null &&
-        "$tools/venv/bin/python" -c 'import grpc, grpc_tools.protoc' &&
+        "$tools/venv/bin/python" -c 'import grpc, grpc_tools.protoc, tuf' &&
         cp "$wanted" "$tools/venv/requirements.txt"
 }
 

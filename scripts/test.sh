@@ -14,7 +14,7 @@ if scripts/setup.sh python; then
     OTA_PYTHON=$(pwd)/.tools/venv/bin/python
     export OTA_PYTHON
 else
-    not_run="$not_run the independent gRPC client (no Python with grpcio),"
+    not_run="$not_run the independent gRPC client and verifier (no Python with grpcio and tuf),"
 fi
 
 scripts/setup.sh softhsm || not_run="$not_run keys behind PKCS#11 (no SoftHSM),"

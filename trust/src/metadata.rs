@@ -6,7 +6,7 @@ mod online;
 mod root;
 mod targets;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use chrono::TimeDelta;
 use ota_domain::{PackageName, Version};
@@ -195,12 +195,23 @@ pub fn read<T: Document>(bytes: &[u8]) -> Result<T, ReadError> {
     if text("_type") != Some(T::TYPE) {
         return Err(malformed("its _type is another".to_owned()));
     }
-    if T::IS_TUF && text("spec_version").is_none_or(|version| version.split('.').next() != Some("1")) {
+    if T::IS_TUF && !text("spec_version").is_some_and(is_spec_version_1) {
         return Err(malformed("its spec_version is not 1.x".to_owned()));
+    }
+    let distinct: BTreeSet<&KeyId> = envelope.signatures.iter().map(|signature| &signature.keyid).collect();
+    if distinct.len() != envelope.signatures.len() {
+        return Err(malformed("a key signed twice".to_owned()));
     }
     let document = T::deserialize(envelope.signed).map_err(|error| malformed(error.to_string()))?;
     document.check().map_err(malformed)?;
     Ok(document)
+}
+
+/// `1.`, a number, `.` and a number.
+fn is_spec_version_1(version: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = version.split('.').collect();
+    parts.len() == 3 && parts[0] == "1" && parts[1..].iter().all(|part| is_number(part))
 }
 
 impl Envelope {
@@ -238,14 +249,14 @@ fn check_version(version: u64) -> Result<(), String> {
 
 /// Times as TUF writes them: UTC, whole seconds, `2026-11-21T00:00:00Z`, no other spelling.
 mod time {
-    use chrono::{DateTime, Datelike as _, NaiveDateTime, Utc};
+    use chrono::{DateTime, Datelike as _, NaiveDateTime, Timelike as _, Utc};
     use serde::{Deserialize, Deserializer, Serializer, de, ser};
 
     const FORMAT: &str = "%Y-%m-%dT%H:%M:%SZ";
 
     pub(super) fn serialize<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-        if !(0..=9_999).contains(&time.year()) {
-            return Err(ser::Error::custom("a year has four digits"));
+        if !(1_000..=9_999).contains(&time.year()) {
+            return Err(ser::Error::custom("a year has four digits, the first not 0"));
         }
         serializer.collect_str(&time.format(FORMAT))
     }
@@ -253,11 +264,12 @@ mod time {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
         let text = String::deserialize(deserializer)?;
         let error = || de::Error::custom("must be a time such as 2026-11-21T00:00:00Z");
-        if text.len() != 20 {
+        if text.len() != 20 || text.starts_with('0') {
             return Err(error());
         }
         let time = NaiveDateTime::parse_from_str(&text, FORMAT).map_err(|_| error())?;
-        Ok(time.and_utc())
+        // A leap second, which most clocks do not know.
+        if time.nanosecond() >= 1_000_000_000 { Err(error()) } else { Ok(time.and_utc()) }
     }
 }
 

@@ -122,8 +122,8 @@ mod snapshot_version {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let files = BTreeMap::<String, File>::deserialize(deserializer)?;
-        let file = files.get(&file_name(Role::Snapshot.as_str()));
-        file.map(|file| file.version).ok_or_else(|| de::Error::custom("it names no snapshot.json"))
+        let file = files.get(&file_name(Role::Snapshot.as_str())).filter(|_| files.len() == 1);
+        file.map(|file| file.version).ok_or_else(|| de::Error::custom("it has to name snapshot.json alone"))
     }
 }
 

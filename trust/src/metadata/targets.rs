@@ -144,10 +144,10 @@ impl Bins {
     fn delegations(&self) -> Delegations {
         let digits = self.digits();
         let prefixes = 16u32.pow(u32::try_from(digits).unwrap_or(8)) / self.count;
-        let keys = RoleKeys { threshold: self.threshold, key_ids: self.keys.keys().cloned().collect() };
         let role = |index| DelegatedRole {
             name: self.role(index),
-            keys: keys.clone(),
+            threshold: self.threshold,
+            keyids: self.keys.keys().cloned().collect(),
             terminating: true,
             path_hash_prefixes: (index * prefixes..(index + 1) * prefixes)
                 .map(|prefix| format!("{prefix:0digits$x}"))
@@ -158,16 +158,18 @@ impl Bins {
 }
 
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Delegations {
     keys: BTreeMap<KeyId, PublicKey>,
     roles: Vec<DelegatedRole>,
 }
 
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DelegatedRole {
     name: String,
-    #[serde(flatten)]
-    keys: RoleKeys,
+    threshold: u32,
+    keyids: Vec<KeyId>,
     terminating: bool,
     path_hash_prefixes: Vec<String>,
 }
@@ -184,17 +186,19 @@ impl<'de> Deserialize<'de> for Bins {
         let delegations = Delegations::deserialize(deserializer)?;
         let count = u32::try_from(delegations.roles.len()).ok().filter(|count| Self::COUNTS.contains(count));
         let count = count.ok_or_else(|| de::Error::custom("there must be 64 or 1,024 bins"))?;
-        let threshold = delegations.roles.first().map_or(0, |role| role.keys.threshold);
+        let threshold = delegations.roles.first().map_or(0, |role| role.threshold);
         let bins = Self { count, keys: delegations.keys, threshold };
         for (id, key) in &bins.keys {
             if key.id() != *id {
                 return Err(de::Error::custom(format!("key {id} has another id")));
             }
         }
-        let wanted = bins.delegations();
-        for role in &wanted.roles {
-            role.keys.check(&bins.keys).map_err(de::Error::custom)?;
+        let keys = RoleKeys { threshold, key_ids: bins.keys.keys().cloned().collect() };
+        keys.check(&bins.keys).map_err(de::Error::custom)?;
+        if bins.delegations().roles == delegations.roles {
+            Ok(bins)
+        } else {
+            Err(de::Error::custom("the bins are cut otherwise"))
         }
-        if wanted.roles == delegations.roles { Ok(bins) } else { Err(de::Error::custom("the bins are cut otherwise")) }
     }
 }

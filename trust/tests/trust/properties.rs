@@ -47,7 +47,7 @@ fn eventful() -> (World, Trusted) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn any_byte_changed_in_any_document_is_refused_or_changes_nothing(
