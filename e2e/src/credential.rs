@@ -1,11 +1,14 @@
 //! Puts a credential into every call.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
+use ota_tls::{Connector, DefaultTimeProvider, Identity, IdentitySlot, SeenCertificates, ServerTrust};
 use tonic::{
     Request, Status,
     metadata::MetadataValue,
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::{Channel, Uri},
 };
 
 /// A connection that says who is calling.
@@ -46,13 +49,34 @@ impl Interceptor for Bearer {
     }
 }
 
-/// Connects to a server when first used, and again whenever that is needed.
+/// Connects to a server when first used, and again whenever that is needed. Over TLS it believes any server: who checks
+/// servers says whom to believe with [`connect_as`].
 ///
 /// # Panics
 /// When the URL is none.
 #[must_use]
 pub fn connect(url: &str) -> Channel {
-    Endpoint::from_shared(url.to_owned()).expect("a URL").connect_lazy()
+    connect_as(url, ServerTrust::Pinning(SeenCertificates::default()), None)
+}
+
+/// The same, believing these servers and showing this certificate.
+///
+/// # Panics
+/// When the URL is none.
+#[must_use]
+pub fn connect_as(url: &str, trust: ServerTrust, identity: Option<Identity>) -> Channel {
+    let server: Uri = url.parse().expect("a URL");
+    let slot = IdentitySlot::default();
+    if let Some(identity) = identity {
+        slot.set(identity);
+    }
+    let connector = if server.scheme_str() == Some("https") {
+        Connector::tls(&server, trust, slot, Arc::new(DefaultTimeProvider))
+    } else {
+        Connector::plain(&server)
+    };
+    let connector = connector.expect("an address");
+    connector.channel(&connector.endpoint())
 }
 
 /// A client of a server that does not exist, for what never calls it.

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use ota_domain::{Sha256Digest, secret::EnrollmentString};
 use ota_proto::device::v1::{
     CheckInRequest, CheckInResponse, CreateChallengeRequest, CreateSessionRequest, Deployment, DeploymentState,
-    DownloadRequest, EncodingKind, EnrollRequest, EnrollmentState, Payload, ReportProgressRequest, RunningRelease,
-    Verdict, WatchRequest, WatchResponse, enrollment_service_client::EnrollmentServiceClient,
-    update_service_client::UpdateServiceClient,
+    DownloadRequest, EncodingKind, EnrollRequest, EnrollmentState, Payload, RenewCertificateRequest,
+    ReportProgressRequest, RunningRelease, Verdict, WatchRequest, WatchResponse,
+    enrollment_service_client::EnrollmentServiceClient, update_service_client::UpdateServiceClient,
 };
+use ota_tls::{Identity, SeenCertificates, ServerTrust};
 use tonic::{Status, Streaming, transport::Channel};
 
 use crate::{
@@ -83,6 +84,44 @@ impl TestDevice {
     #[must_use]
     pub fn at(&self, url: &str) -> Self {
         Self { channel: credential::connect(url), ..self.clone() }
+    }
+
+    /// The same device at a server over TLS, calling with the certificate it got instead of a session.
+    #[must_use]
+    pub fn certified(&self, url: &str) -> Self {
+        self.showing(url, self.certificate())
+    }
+
+    /// The same device at a server over TLS, calling with this certificate for its key.
+    ///
+    /// # Panics
+    /// When the certificate is for another key.
+    #[must_use]
+    pub fn showing(&self, url: &str, certificate: Bytes) -> Self {
+        let chain = vec![certificate.to_vec().into()];
+        let identity = Identity::new(chain, self.key.to_pkcs8().into()).expect("a certificate and its key");
+        let trust = ServerTrust::Pinning(SeenCertificates::default());
+        let channel = credential::connect_as(url, trust, Some(identity));
+        Self { bearer: Bearer::anonymous(), channel, ..self.clone() }
+    }
+
+    /// The same device, showing neither a session nor a certificate.
+    #[must_use]
+    pub fn anonymous(&self) -> Self {
+        Self { bearer: Bearer::anonymous(), ..self.clone() }
+    }
+
+    /// Asks for a fresh certificate with this request, and returns it.
+    ///
+    /// # Errors
+    /// When refused.
+    ///
+    /// # Panics
+    /// When the answer holds no certificate.
+    pub async fn renew(&self, certificate_request: Bytes) -> Result<Bytes, Status> {
+        let mut client = EnrollmentServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone());
+        let answer = client.renew_certificate(RenewCertificateRequest { certificate_request }).await?;
+        Ok(answer.into_inner().certificate_chain.pop().expect("an answer has a certificate"))
     }
 
     /// Returns its id.

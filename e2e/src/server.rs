@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 
 use clap::Parser;
 use ota_domain::role::Role;
-use ota_server::{app::App, auth::Network, config::Config, server::Server};
+use ota_server::{app::App, auth::Network, config::Config, server::Server, tls};
 use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,10 @@ use crate::{
 pub struct Options {
     /// How often devices are told to check in.
     pub check_in_interval: Duration,
+    /// How connections are encrypted. Not at all by default: most tests are about something else.
+    pub tls: tls::Options,
+    /// How long a connection lasts.
+    pub max_connection_age: Duration,
     /// How long a device's certificate is good.
     pub device_certificate_lifetime: Duration,
     /// Largest payload taken, in bytes.
@@ -40,10 +45,20 @@ pub struct Options {
     pub trusted_proxies: Vec<Network>,
 }
 
+impl Options {
+    /// The same with TLS, as the program has it.
+    #[must_use]
+    pub fn encrypted() -> Self {
+        Self { tls: tls::Options::default(), ..Self::default() }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             check_in_interval: Duration::from_secs(300),
+            tls: tls::Options { no_tls: true, ..Default::default() },
+            max_connection_age: Duration::from_secs(3600),
             device_certificate_lifetime: Duration::from_secs(7 * 24 * 3600),
             max_payload_bytes: 1 << 30,
             blob_store: None,
@@ -131,10 +146,17 @@ impl TestServer {
         Self { server, stopping, admin_token, options, database, keys, blobs, data_dir }
     }
 
+    /// Returns where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
     /// Returns where it listens, as devices and operators write it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.server.address)
+        let scheme = if self.options.tls.no_tls { "http" } else { "https" };
+        format!("{scheme}://{}", self.server.address)
     }
 
     /// Connects to it.
@@ -225,6 +247,8 @@ async fn start(
         key_file: Some(keys.join("key-encryption-key")),
         max_payload_bytes: options.max_payload_bytes,
         check_in_interval: options.check_in_interval,
+        tls: options.tls.clone(),
+        max_connection_age: options.max_connection_age,
         device_certificate_lifetime: options.device_certificate_lifetime,
         database_connections: options.database_connections,
         drain_timeout: options.drain_timeout,

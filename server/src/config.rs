@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::auth::Network;
+use crate::{auth::Network, tls};
 
 /// Where things are and how they are done.
 #[derive(Debug, Clone, Args)]
@@ -21,8 +21,12 @@ pub struct Config {
     #[arg(long, global = true, env = "OTA_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     pub listen: SocketAddr,
 
-    /// Allow an address beyond this machine although nothing is encrypted yet: credentials and software can then be
-    /// read and changed on the way. For closed test networks only.
+    /// How connections are encrypted.
+    #[command(flatten)]
+    pub tls: tls::Options,
+
+    /// Allow --no-tls on an address beyond this machine: credentials and software can then be read on the way. For
+    /// networks in which nobody listens.
     #[arg(long, global = true, env = "OTA_INSECURE_LISTEN")]
     pub insecure_listen: bool,
 
@@ -60,6 +64,11 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub database_connections: u32,
 
+    /// How long a connection lasts before its client is asked to make another, a tenth more or less: behind a load
+    /// balancer, replicas that start later get their share.
+    #[arg(long, global = true, env = "OTA_MAX_CONNECTION_AGE", value_name = "TIME", default_value = "1h", value_parser = parse_age)]
+    pub max_connection_age: Duration,
+
     /// How long a stopping server waits for calls in progress.
     #[arg(long, global = true, env = "OTA_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = parse_time)]
     pub drain_timeout: Duration,
@@ -91,6 +100,12 @@ fn parse_lifetime(text: &str) -> Result<Duration, String> {
     } else {
         Err("must be between 1m and 366d".to_owned())
     }
+}
+
+/// Refuses what would keep clients busy with connecting.
+fn parse_age(text: &str) -> Result<Duration, String> {
+    let age = parse_time(text)?;
+    if age >= Duration::from_secs(1) { Ok(age) } else { Err("must be at least 1s".to_owned()) }
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {

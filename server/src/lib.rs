@@ -16,3 +16,4 @@ pub mod postgres;
 pub mod reconcile;
 pub mod serve;
 pub mod server;
+pub mod tls;

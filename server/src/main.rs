@@ -1,6 +1,6 @@
 //! `ota-server`: reads the command line, runs, and says in plain words what went wrong.
 
-use std::{error::Error, io::IsTerminal, process::ExitCode, time::Duration};
+use std::{error::Error, io::IsTerminal, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use chrono::Utc;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -8,8 +8,9 @@ use ota_server::{
     app,
     config::Config,
     serve::READINESS,
-    server::{Database, Server, StartError},
+    server::{AUTHORITY_FILE, Database, Server, StartError},
 };
+use ota_tls::{Connector, DefaultTimeProvider, IdentitySlot, SeenCertificates, ServerTrust};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -169,14 +170,25 @@ async fn serve(config: &Config) -> Result<(), Failure> {
 
 /// Says where the server is and what to do next. The address alone goes to standard output, for scripts.
 fn announce(server: &Server, config: &Config) {
-    let url = format!("http://{}", server.address);
+    let url = url(config, server.address);
     println!("{url}");
     let database = if config.database_url.is_some() { "the Postgres you named" } else { "a Postgres of its own" };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %url, data_dir = %config.data_dir.display(), "serving with {database}");
     if let Some(file) = &server.admin_token_file {
         eprintln!("First start: the admin token is in {}", file.display());
-        eprintln!("Next:        otactl login {url} --token-file {}", file.display());
+        let authority = if config.tls.no_tls || config.tls.tls_cert.is_some() {
+            String::new()
+        } else {
+            format!(" --ca-file {}", config.data_dir.join(AUTHORITY_FILE).display())
+        };
+        eprintln!("Next:        otactl login {url} --token-file {}{authority}", file.display());
     }
+}
+
+/// What clients write.
+fn url(config: &Config, address: SocketAddr) -> String {
+    let scheme = if config.tls.no_tls { "http" } else { "https" };
+    format!("{scheme}://{address}")
 }
 
 async fn migrate(config: &Config) -> Result<(), Failure> {
@@ -196,8 +208,15 @@ async fn admin_token(config: &Config, name: &str) -> Result<(), Failure> {
 async fn healthcheck(config: &Config) -> ExitCode {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let check = async {
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", config.listen))?;
-        let mut client = HealthClient::new(endpoint.connect().await?);
+        let server = url(config, config.listen).parse()?;
+        let connector = if config.tls.no_tls {
+            Connector::plain(&server)?
+        } else {
+            // Nothing is told that anybody may not know.
+            let any = ServerTrust::Pinning(SeenCertificates::default());
+            Connector::tls(&server, any, IdentitySlot::default(), Arc::new(DefaultTimeProvider))?
+        };
+        let mut client = HealthClient::new(connector.connect(&connector.endpoint()).await?);
         let answer = client.check(HealthCheckRequest { service: READINESS.to_owned() }).await?;
         Ok::<_, Box<dyn Error>>(answer.into_inner().status())
     };
@@ -208,7 +227,10 @@ async fn healthcheck(config: &Config) -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(Err(_)) | Err(_) => {
-            eprintln!("error: no server answers at {}\nhint: name its address with --listen", config.listen);
+            eprintln!(
+                "error: no server answers at {}\nhint: name its address with --listen, and say --no-tls when it does",
+                config.listen
+            );
             ExitCode::FAILURE
         }
     }

@@ -2,16 +2,12 @@
 //! what is in progress.
 
 mod batched;
+mod connection;
 mod lingering;
+mod paced;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use http::Request;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
 use ota_proto::{
     FILE_DESCRIPTOR_SET,
     admin::v1::{
@@ -23,23 +19,16 @@ use ota_proto::{
     },
     device::v1::{enrollment_service_server::EnrollmentServiceServer, update_service_server::UpdateServiceServer},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
-use tower::ServiceExt;
-
-use batched::Batched;
-use lingering::Lingering;
 
 use crate::{
     app::App,
     auth::{Gate, PeerAddress},
     grpc::{admin, device},
+    tls::Tls,
 };
 
 /// Health service name of what a load balancer asks: can this replica do its work?
@@ -47,16 +36,8 @@ pub const READINESS: &str = "readiness";
 /// Health service name of what a supervisor asks: is the process alive? Never depends on the database.
 pub const LIVENESS: &str = "liveness";
 
-/// HTTP/2 flow control, in bytes. A stream window of one reading keeps a download busy; the connection's holds several.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// What waits to be sent in a stream before its source is asked for more; bounds the memory of a slow download.
-const SEND_BUFFER: usize = 512 * 1024;
-/// A client that answers no ping within this time is gone, whatever TCP believes.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a client may take to read what was sent before its connection closed.
-const LINGER: Duration = Duration::from_secs(60);
+/// Handshakes in progress at once.
+const MAX_HANDSHAKES: usize = 1024;
 /// How long to wait when the system refuses connections, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Largest message taken from anybody: an upload's piece and its frame.
@@ -102,11 +83,27 @@ pub fn services(
     Ok(Gate::new(app.clone(), router))
 }
 
+/// How connections are served.
+#[derive(Debug)]
+pub struct Settings {
+    /// The services.
+    pub gate: Gate,
+    /// How connections are encrypted. `None` when they are not.
+    pub tls: Option<Arc<Tls>>,
+    /// How long a connection lasts before its client is asked to make another.
+    pub max_connection_age: Duration,
+}
+
 /// Serves until `stopping` fires; then takes no new calls and waits `drain` for those in progress.
-pub async fn serve(listener: TcpListener, gate: Gate, stopping: CancellationToken, drain: Duration) {
-    let graceful = GracefulShutdown::new();
+pub async fn serve(listener: TcpListener, settings: Settings, stopping: CancellationToken, drain: Duration) {
+    let (settings, handshakes) = (Arc::new(settings), Arc::new(Semaphore::new(MAX_HANDSHAKES)));
     let mut connections = JoinSet::new();
     loop {
+        // Who comes while so many are at it waits in the system's own queue.
+        let permit = tokio::select! {
+            () = stopping.cancelled() => break,
+            Ok(permit) = Arc::clone(&handshakes).acquire_owned() => permit,
+        };
         tokio::select! {
             () = stopping.cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -117,7 +114,8 @@ pub async fn serve(listener: TcpListener, gate: Gate, stopping: CancellationToke
                         tracing::debug!(%error, "a connection broke before it began");
                         continue;
                     }
-                    connections.spawn(connection(stream, PeerAddress(peer.ip()), gate.clone(), graceful.watcher()));
+                    let (peer, settings) = (PeerAddress(peer.ip()), Arc::clone(&settings));
+                    connections.spawn(connection::run(stream, peer, settings, stopping.clone(), permit));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the system refuses connections");
@@ -127,39 +125,11 @@ pub async fn serve(listener: TcpListener, gate: Gate, stopping: CancellationToke
         }
     }
     drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, ended).await.is_err() {
         tracing::info!(connections = connections.len(), "calls were still in progress and are cut off");
     }
     connections.shutdown().await;
-}
-
-/// Speaks HTTP on one connection until it ends. Plain or encrypted is the caller's business.
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    peer: PeerAddress,
-    gate: Gate,
-    graceful: hyper_util::server::graceful::Watcher,
-) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_concurrent_streams(1024)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    let service = TowerToHyperService::new(gate.map_request(move |mut request: Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(peer);
-        request.map(axum::body::Body::new)
-    }));
-    let served = graceful.watch(
-        builder.serve_connection(TokioIo::new(Batched::new(Lingering::new(stream, LINGER))), service).into_owned(),
-    );
-    if let Err(error) = served.await {
-        tracing::debug!(error, "a connection broke");
-    }
 }
 
 /// Tells load balancers and supervisors how this replica is, until the server stops.

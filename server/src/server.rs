@@ -23,7 +23,11 @@ use crate::{
     keys::{self, Keyring},
     postgres::{self, Cluster, Durability},
     reconcile, serve,
+    tls::{Tls, TlsError},
 };
+
+/// Where the authority's certificate is, in the data directory.
+pub const AUTHORITY_FILE: &str = "ca.pem";
 
 /// How long to wait before a database that does not answer is asked again at start.
 const DATABASE_RETRY: Duration = Duration::from_secs(2);
@@ -32,7 +36,7 @@ const DATABASE_RETRY: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address beyond this machine without encryption.
-    #[error("{0} is reachable from other machines, and nothing is encrypted yet")]
+    #[error("{0} is reachable from other machines, and nothing is encrypted")]
     ListenInsecure(SocketAddr),
     /// The database URL cannot be read.
     #[error("the database URL is not valid")]
@@ -58,6 +62,9 @@ pub enum StartError {
     /// The first admin token cannot be made.
     #[error("the first admin token cannot be made")]
     FirstAdmin(#[source] app::Error),
+    /// Connections cannot be encrypted.
+    #[error("connections cannot be encrypted")]
+    Tls(#[source] TlsError),
     /// The services cannot be put together.
     #[error("the services cannot be put together")]
     Services(#[source] tonic_reflection::server::Error),
@@ -72,7 +79,7 @@ impl StartError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::ListenInsecure(_) => Some(
-                "listen on 127.0.0.1, or say --insecure-listen on a closed test network: credentials can then be read on the way",
+                "leave --no-tls out, listen on 127.0.0.1, or say --insecure-listen on a network in which nobody listens",
             ),
             Self::DatabaseUrl(_) => Some("write postgres://user:password@host:5432/database"),
             Self::DataDir(..) => Some("name a folder of your own with --data-dir"),
@@ -83,6 +90,7 @@ impl StartError {
             Self::Keys(error) => error.hint(),
             Self::Blobs(..) => Some("--blob-store takes a folder or s3://bucket/prefix"),
             Self::Listen(..) => Some("another server may be running; choose another address with --listen"),
+            Self::Tls(error) => error.hint(),
             Self::FirstAdmin(_) | Self::Services(_) | Self::Stopped => None,
         }
     }
@@ -162,7 +170,7 @@ impl Server {
     /// # Errors
     /// The first thing that does not start; what had started is stopped.
     pub async fn start(config: &Config, stopping: CancellationToken) -> Result<Self, StartError> {
-        if !config.listen.ip().is_loopback() && !config.insecure_listen {
+        if config.tls.no_tls && !config.listen.ip().is_loopback() && !config.insecure_listen {
             return Err(StartError::ListenInsecure(config.listen));
         }
         std::fs::create_dir_all(&config.data_dir)
@@ -201,9 +209,18 @@ impl Server {
                 check_in_interval: config.check_in_interval,
                 device_certificate_lifetime: config.device_certificate_lifetime,
                 embedded_database: database.cluster.is_some(),
+                tls: !config.tls.no_tls,
             },
             trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies.clone())),
         };
+        let tls = if config.tls.no_tls {
+            None
+        } else {
+            let tls = Tls::start(&config.tls, Arc::clone(&app.keys), Utc::now()).map_err(StartError::Tls)?;
+            Some(Arc::new(tls))
+        };
+        publish_authority(&app, &config.data_dir)
+            .map_err(|error| StartError::DataDir(config.data_dir.clone(), error))?;
         let listening = |error| StartError::Listen(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
@@ -215,7 +232,11 @@ impl Server {
         tasks.spawn(Arc::clone(&app.fleet).run());
         tasks.spawn(reconcile::run(app.clone(), stopping.clone()));
         tasks.spawn(serve::report_health(app.clone(), reporter));
-        tasks.spawn(serve::serve(listener, gate, stopping.clone(), config.drain_timeout));
+        if let Some(tls) = &tls {
+            tasks.spawn(Arc::clone(tls).keep_fresh(stopping.clone()));
+        }
+        let settings = serve::Settings { gate, tls, max_connection_age: config.max_connection_age };
+        tasks.spawn(serve::serve(listener, settings, stopping.clone(), config.drain_timeout));
         Ok((address, app, admin_token_file, tasks))
     }
 
@@ -248,6 +269,13 @@ async fn first_admin(app: &App, data_dir: &Path) -> Result<Option<PathBuf>, Star
     let file = data_dir.join("admin-token");
     write_private_file(&file, &token.to_string()).map_err(|error| StartError::DataDir(data_dir.to_owned(), error))?;
     Ok(Some(file))
+}
+
+/// Leaves the authority's certificate in the data directory, for clients to check this server's with.
+fn publish_authority(app: &App, data_dir: &Path) -> io::Result<()> {
+    let unfinished = data_dir.join(format!("{AUTHORITY_FILE}.new"));
+    std::fs::write(&unfinished, app.keys.authority().to_pem())?;
+    std::fs::rename(unfinished, data_dir.join(AUTHORITY_FILE))
 }
 
 /// Writes a file that only its owner can read.

@@ -22,6 +22,7 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct ServerProcess {
     process: Option<Process>,
+    scheme: &'static str,
     address: SocketAddr,
     arguments: Vec<String>,
     folder: TempDir,
@@ -41,6 +42,18 @@ impl ServerProcess {
     /// # Panics
     /// When it does not start.
     pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::launch("http", [&["--no-tls"], arguments].concat().as_slice()).await
+    }
+
+    /// Starts one that speaks TLS, as the program does by itself.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn encrypted() -> Self {
+        Self::launch("https", &[]).await
+    }
+
+    async fn launch(scheme: &'static str, arguments: &[&str]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("ota-server-")
             // The account that root lends to Postgres has to get in.
@@ -49,6 +62,7 @@ impl ServerProcess {
             .expect("a scratch folder");
         let mut server = Self {
             process: None,
+            scheme,
             address: ([127, 0, 0, 1], 0).into(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             folder,
@@ -72,10 +86,11 @@ impl ServerProcess {
             .args(&self.arguments)
             .env_remove("DATABASE_URL");
         let mut process = Process::start(&mut command, &self.log(), Some(&out));
+        let scheme = self.scheme;
         let url = eventually("the server says where it listens", START_LIMIT, async || {
             assert_eq!(process.ended(), None, "the server ended while it started");
             let text = fs::read_to_string(&out).ok()?;
-            Some(text.strip_prefix("http://")?.strip_suffix('\n')?.to_owned())
+            Some(text.strip_prefix(scheme)?.strip_prefix("://")?.strip_suffix('\n')?.to_owned())
         });
         self.address = url.await.parse().expect("the server prints its address");
         self.process = Some(process);
@@ -124,7 +139,7 @@ impl ServerProcess {
     /// Returns where it listens, as devices and operators write it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Returns the file with the first admin's token.

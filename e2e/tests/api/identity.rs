@@ -2,21 +2,18 @@
 
 use ota_domain::secret::{BearerToken, EnrollmentString};
 use ota_e2e::{
-    TestKey, TestServer, assert_refused, assert_violates,
-    credential::{Authorized, Bearer},
-    device::session,
-    raw::RawClient,
+    TestKey, TestServer, assert_refused, assert_violates, credential::Bearer, device::session, raw::RawClient,
 };
 use ota_proto::{
     admin::v1::EnrollToken,
     device::v1::{
-        CreateChallengeRequest, CreateSessionRequest, GetTrustAnchorsRequest, RenewCertificateRequest,
+        CreateChallengeRequest, CreateSessionRequest, GetTrustAnchorsRequest,
         enrollment_service_client::EnrollmentServiceClient,
     },
 };
 use ota_server::ca::{DeviceCertificate, PeerIdentity, PeerJudge};
 use ota_trust::pin::Pin;
-use tonic::{Code, Status};
+use tonic::Code;
 
 fn known(server: &TestServer, certificate: &[u8]) -> DeviceCertificate {
     let judge = PeerJudge::new(server.app().keys.authority().certificate()).unwrap();
@@ -24,14 +21,6 @@ fn known(server: &TestServer, certificate: &[u8]) -> DeviceCertificate {
         PeerIdentity::Device(device) => device,
         other @ (PeerIdentity::None | PeerIdentity::Foreign(_)) => panic!("{other:?}"),
     }
-}
-
-async fn renew(server: &TestServer, bearer: Bearer, key: &TestKey) -> Result<Vec<u8>, Status> {
-    let mut client = EnrollmentServiceClient::new(Authorized::new(server.channel(), bearer));
-    let request = RenewCertificateRequest { certificate_request: key.request() };
-    let mut renewed = client.renew_certificate(request).await?.into_inner().certificate_chain;
-    assert_eq!(renewed.len(), 1);
-    Ok(renewed.remove(0).to_vec())
 }
 
 #[tokio::test]
@@ -52,10 +41,10 @@ async fn a_session_renews_the_certificate_for_the_enrolled_key_alone() {
     let server = TestServer::start().await;
     let device = server.admin().enroll().await;
     let first = known(&server, &device.certificate());
-    let renewed = known(&server, &renew(&server, device.bearer(), device.key()).await.unwrap());
+    let renewed = known(&server, &device.renew(device.key().request()).await.unwrap());
     assert_eq!((renewed.device, renewed.key_sha256), (first.device, first.key_sha256));
     assert_ne!(renewed.serial, first.serial);
-    let refusal = renew(&server, device.bearer(), &TestKey::generate()).await.unwrap_err();
+    let refusal = device.renew(TestKey::generate().request()).await.unwrap_err();
     assert_violates(&refusal, "certificate_request");
 }
 

@@ -26,4 +26,5 @@ mod releases;
 mod replicas;
 mod rollouts;
 mod shutdown;
+mod tls;
 mod uploads;

@@ -20,20 +20,23 @@ fn text(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn the_health_check_tells_a_server_that_is_ready_from_one_that_is_gone() {
-    let mut server = ServerProcess::start().await;
-    let address = server.address().to_string();
-    let check = || async { run(ota_server().args(["healthcheck", "--listen", &address])).await };
-    eventually("the server is ready", PATIENCE, async || check().await.status.success().then_some(())).await;
-    server.terminate().await;
-    let output = check().await;
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains(&address), "{}", text(&output.stderr));
+    for flags in [["--no-tls"].as_slice(), &[]] {
+        let mut server = if flags.is_empty() { ServerProcess::encrypted().await } else { ServerProcess::start().await };
+        let address = server.address().to_string();
+        let check = || async { run(ota_server().args(["healthcheck", "--listen", &address]).args(flags)).await };
+        eventually("the server is ready", PATIENCE, async || check().await.status.success().then_some(())).await;
+        server.terminate().await;
+        let output = check().await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains(&address), "{}", text(&output.stderr));
+    }
 }
 
 #[tokio::test]
-async fn an_address_beyond_this_machine_has_to_be_insisted_on() {
+async fn plain_http_beyond_this_machine_has_to_be_insisted_on() {
     let folder = tempfile::tempdir().unwrap();
-    let output = run(ota_server().args(["--listen", "0.0.0.0:0", "--data-dir"]).arg(folder.path())).await;
+    let flags = ["--no-tls", "--listen", "0.0.0.0:0", "--data-dir"];
+    let output = run(ota_server().args(flags).arg(folder.path())).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("--insecure-listen"), "{}", text(&output.stderr));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was made before the refusal");

@@ -11,6 +11,7 @@ use ota_domain::{
     filter::Filter,
 };
 use tokio::{sync::watch, time};
+use tokio_util::sync::CancellationToken;
 
 use super::{App, Error, Reason, Result, access};
 use crate::{
@@ -48,7 +49,7 @@ pub async fn list(
 }
 
 /// Streams events in the order of their cursors, each exactly once: those after `cursor`, or else those that are committed
-/// from this moment on. Ends with `SHUTTING_DOWN` when the server stops and with `CREDENTIAL_INVALID` when the caller's
+/// from this moment on. Ends with `SHUTTING_DOWN` when `retiring` fires and with `CREDENTIAL_INVALID` when the caller's
 /// token does; whoever goes on with the last cursor misses nothing.
 ///
 /// # Errors
@@ -59,10 +60,10 @@ pub async fn watch(
     device: Option<DeviceId>,
     rollout: Option<RolloutId>,
     cursor: Option<Cursor>,
+    retiring: CancellationToken,
 ) -> Result<impl Stream<Item = Result<Event>> + Send + 'static> {
     // Heard from before the first look, so that nothing comes in between.
     let mut rings = app.fleet.events();
-    let stopping = app.fleet.stopping();
     let mut after = match cursor {
         Some(cursor) => cursor,
         None => start_of(db::event::horizon(&mut *app.pool.acquire().await?).await?),
@@ -88,8 +89,8 @@ pub async fn watch(
                     LOOK_AFTER
                 }
             };
-            if stopping.run_until_cancelled(ring(&mut rings, pause)).await.is_none() {
-                Err(Error::refused(Reason::ShuttingDown, "the server is stopping"))?;
+            if retiring.run_until_cancelled(ring(&mut rings, pause)).await.is_none() {
+                Err(Error::refused(Reason::ShuttingDown, "this connection ends; make another"))?;
             }
         }
     })

@@ -54,6 +54,8 @@ pub struct Settings {
     pub check_in_interval: Duration,
     /// How long a device's certificate is good.
     pub device_certificate_lifetime: Duration,
+    /// Whether connections are encrypted.
+    pub tls: bool,
     /// Whether the server runs its own Postgres.
     pub embedded_database: bool,
 }

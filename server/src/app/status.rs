@@ -27,15 +27,16 @@ pub async fn get(app: &App, now: DateTime<Utc>) -> Result<Status> {
     let mut connection = app.pool.acquire().await?;
     let devices = db::status::devices(&mut connection, devices::online_since(app, now)).await?;
     let work = db::status::work(&mut connection).await?;
-    Ok(Status { devices, work, warnings: warnings(&devices) })
+    Ok(Status { devices, work, warnings: warnings(app, &devices) })
 }
 
-fn warnings(devices: &DeviceCounts) -> Vec<String> {
-    let plain = "Connections are not encrypted: credentials and software can be read and changed on the way.";
+fn warnings(app: &App, devices: &DeviceCounts) -> Vec<String> {
+    let plain = "Connections are not encrypted by the server: without a proxy that does, credentials and software can be read on the way.";
+    let plain = (!app.settings.tls).then(|| plain.to_owned());
     let waiting = match devices.pending {
         0 => None,
         1 => Some("1 device waits for approval.".to_owned()),
         pending => Some(format!("{pending} devices wait for approval.")),
     };
-    [Some(plain.to_owned()), waiting].into_iter().flatten().collect()
+    [plain, waiting].into_iter().flatten().collect()
 }

@@ -3,12 +3,14 @@
 //! Every request passes through [`Gate`] before any handler: it looks its row up in [`policy`], checks the credential
 //! that row demands and puts the [`Caller`] into the request. A handler never decides who may call it.
 
+mod connection;
 mod layer;
 pub mod policy;
 mod principal;
 pub mod session;
 mod source;
 
+pub use connection::Connection;
 pub use layer::{Gate, REQUEST_ID};
 pub use principal::{Caller, Principal};
 pub use source::{Network, ParseNetworkError, PeerAddress, TrustedProxies};

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Result;
+use crate::app::{Error, Reason, Result};
 
 mod doorbell;
 mod listener;
@@ -72,6 +72,19 @@ impl Fleet {
     /// When the database does not answer.
     pub async fn device(&self, id: DeviceId) -> Result<Option<Arc<Record>>> {
         self.records.get(id).await
+    }
+
+    /// Whether a device that was let in some time ago may go on: a stream may last for hours. While the database does not
+    /// answer nobody can have been taken out.
+    ///
+    /// # Errors
+    /// As [`Record::admitted`], and `CREDENTIAL_INVALID` for a device that was deleted.
+    pub async fn still_admitted(&self, id: DeviceId) -> Result<()> {
+        match self.device(id).await {
+            Ok(Some(record)) => record.admitted(),
+            Ok(None) => Err(Error::refused(Reason::CredentialInvalid, "the device is not known here any more")),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Drops what is known of a device whose state this replica has just changed. Others hear of it by notification.

@@ -48,7 +48,16 @@ impl Product {
         let data = folder.path().join("server");
         let mut command = Command::new(program("ota-server")?);
         command
-            .args(["--log", "warn", "--listen", "127.0.0.1:0", "--database-url", &cluster.url(), "--data-dir"])
+            .args([
+                "--no-tls",
+                "--log",
+                "warn",
+                "--listen",
+                "127.0.0.1:0",
+                "--database-url",
+                &cluster.url(),
+                "--data-dir",
+            ])
             .arg(&data)
             .args(flags);
         let (server, url) = Child::start_listening("ota-server", &mut command)?;

@@ -17,7 +17,7 @@ use super::named;
 use crate::{
     app::{App, Error, event_seals, events},
     db::page,
-    grpc::caller,
+    grpc::{caller, retiring},
 };
 
 const ROLLOUT: &str = "rollouts/{rollout}";
@@ -56,7 +56,7 @@ impl EventService for Events {
         &self,
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let caller = caller(&request);
+        let (caller, retiring) = (caller(&request), retiring(&request, &self.app));
         let wanted = request.into_inner();
         let cursor = match wanted.cursor.as_str() {
             "" => None,
@@ -64,7 +64,7 @@ impl EventService for Events {
         };
         let device = optional("device", &wanted.device, DEVICE)?;
         let rollout = optional("rollout", &wanted.rollout, ROLLOUT)?;
-        let events = events::watch(self.app.clone(), caller, device, rollout, cursor).await?;
+        let events = events::watch(self.app.clone(), caller, device, rollout, cursor, retiring).await?;
         let answers = events.map(|event| Ok(WatchEventsResponse { event: Some(wire::event(event?)) }));
         Ok(Response::new(Box::pin(answers)))
     }

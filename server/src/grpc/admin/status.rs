@@ -34,7 +34,7 @@ impl StatusService for StatusReport {
             start_time: Some(convert::timestamp(self.started_at)),
             database: database.to_owned(),
             blob_store: self.app.blobs.kind().to_owned(),
-            tls: false,
+            tls: self.app.settings.tls,
             devices: Some(DeviceCounts {
                 pending: status.devices.pending,
                 accepted: status.devices.accepted,

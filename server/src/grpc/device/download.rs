@@ -82,18 +82,6 @@ struct Device {
     id: DeviceId,
 }
 
-impl Device {
-    /// A download may take hours, and the device may be taken out meanwhile. While the database does not answer, nobody can
-    /// have been.
-    async fn still_admitted(&self) -> app::Result<()> {
-        match self.fleet.device(self.id).await {
-            Ok(Some(record)) => record.admitted(),
-            Ok(None) => Err(Error::refused(Reason::CredentialInvalid, "the device is not known here any more")),
-            Err(_) => Ok(()),
-        }
-    }
-}
-
 /// Reads the one message of a request.
 async fn message(body: Body) -> Result<DownloadRequest, Status> {
     let limited = Limited::new(body, PREFIX_BYTES + MAX_REQUEST_BYTES).collect().await;
@@ -155,7 +143,7 @@ impl Pieces {
         self.next += length;
         let device = self.device.clone();
         let read = async move {
-            device.still_admitted().await?;
+            device.fleet.still_admitted(device.id).await?;
             reader.read(offset, length as usize).await
         };
         self.reading = Some(if self.reader.is_remote() {

@@ -20,7 +20,7 @@ use super::record;
 use crate::{
     app::{self, App, Error, Reason, check_in::CheckIn},
     db::desired::Work,
-    grpc::caller,
+    grpc::{RETIRED, caller, retiring},
 };
 
 /// Tells devices what to run, and carries bytes and reports.
@@ -67,20 +67,17 @@ impl UpdateService for Updates {
         if fleet.device(record.id).await?.is_some_and(|record| !record.work.is_empty()) {
             fleet.ring(record.id);
         }
-        let (stopping, id) = (fleet.stopping(), record.id);
+        let (retiring, id) = (retiring(&request, &self.app), record.id);
         Ok(Response::new(Box::pin(async_stream::try_stream! {
-            while let Some(ring) = stopping.run_until_cancelled(watcher.rung()).await {
+            while let Some(ring) = retiring.run_until_cancelled(watcher.rung()).await {
                 let ring = ring.ok_or_else(|| {
                     Error::refused(Reason::WatchReplaced, "a newer stream of this device took over")
                 })?;
                 // What rings may be that the device was taken out.
-                match fleet.device(id).await? {
-                    Some(record) => record.admitted()?,
-                    None => Err(Error::refused(Reason::CredentialInvalid, "the device is not known here any more"))?,
-                }
+                fleet.still_admitted(id).await?;
                 yield WatchResponse { delay: Some(convert::duration(ring.delay)) };
             }
-            Err(Error::refused(Reason::ShuttingDown, "the server is stopping"))?;
+            Err(Error::refused(Reason::ShuttingDown, RETIRED))?;
         })))
     }
 
