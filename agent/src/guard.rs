@@ -110,7 +110,8 @@ impl Guard {
         let nonce = nonce.as_ref().map(|nonce| &nonce[..]);
         match trusted.update(&update.unwrap_or_default(), nonce, self.clock.now()) {
             Ok(updated) => {
-                if let Err(error) = store.accept(&updated) {
+                let is_new = updated.to_bytes() != trusted.to_bytes();
+                if is_new && let Err(error) = store.accept(&updated) {
                     self.belief = Belief::Unknown;
                     return Err(error);
                 }

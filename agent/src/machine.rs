@@ -297,8 +297,11 @@ pub fn step(state: State, event: Event) -> (State, Vec<Effect>) {
         (Phase::Activating { job, from }, Event::Activated) => {
             (Phase::Trial { job, from, starts_left: TRIAL_STARTS }, vec![Effect::Try])
         }
-        // The old release was not touched, so there is nothing to go back from.
-        (Phase::Activating { job, .. }, Event::Forbidden(failure)) => end(job, Outcome::Failed(failure)),
+        // The old release was not touched, so there is nothing to go back from. The tree stays: what expired during a
+        // slow download may be signed anew, and the next attempt begins here.
+        (Phase::Activating { job, .. }, Event::Forbidden(failure)) => {
+            (Phase::Ended { job, outcome: Outcome::Failed(failure) }, vec![Effect::Announce])
+        }
         (Phase::Activating { job, from }, Event::ActivationFailed { failure, switched }) => {
             go_back(job, from, failure, switched)
         }
