@@ -78,7 +78,7 @@ impl Installation {
     /// When the disk does not take it, or the hardware type is none.
     #[must_use]
     pub fn new(world: &World, hardware: &str, now: DateTime<Utc>) -> Self {
-        let folder = TempDir::with_prefix("ota-device-").expect("a scratch folder");
+        let folder = scratch();
         let device = DeviceId(Uuid::now_v7());
         let hardware: Hardware = hardware.parse().expect("a hardware type");
         trust_store::begin(folder.path(), device, &hardware, world.image_root(), &world.director_root)
@@ -92,7 +92,7 @@ impl Installation {
     /// When the disk does not take it.
     #[must_use]
     pub fn twin(&self) -> Self {
-        let folder = TempDir::with_prefix("ota-device-").expect("a scratch folder");
+        let folder = scratch();
         copy(self.folder.path(), folder.path());
         let time = Arc::new(Mutex::new(self.now()));
         Self { folder, device: self.device, hardware: self.hardware.clone(), time }
@@ -191,6 +191,13 @@ impl Installation {
         writer.finish(&Manifest::new(now, now)).expect("a file that can be written");
         Bundle::open(File::open(&path).expect("the file just written")).expect("a bundle just written")
     }
+}
+
+/// Makes a folder in memory, where there is such a place: thousands of visits sync thousands of files.
+fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    TempDir::with_prefix_in("ota-device-", parent).expect("a scratch folder")
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -7,6 +7,7 @@ mod scene;
 
 mod sec_arbitrary;
 mod sec_db_rollback;
+mod sec_endless;
 mod sec_evil_server;
 mod sec_freeze;
 mod sec_mix_and_match;

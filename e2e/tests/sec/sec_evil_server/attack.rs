@@ -6,6 +6,7 @@ use ota_agent::client::Question;
 use ota_domain::{DeviceId, release::Installer};
 use ota_e2e::{
     World,
+    device::sha256,
     installation::Brought,
     signed::{deployment, release},
 };
@@ -96,8 +97,8 @@ impl Attacker {
             self.flip(&mut metadata, rng);
         }
         let mut orders = targets.clone();
-        if seldom(rng) {
-            orders = vec![self.target(rng)];
+        if rng.random_ratio(1, 4) {
+            orders = orders.into_iter().map(|order| lie(order, rng)).collect();
         }
         let mut brought = Brought {
             answer: CheckInResponse {
@@ -269,6 +270,18 @@ impl Attacker {
     fn off(&self, version: u64, rng: &mut StdRng) -> u64 {
         if seldom(rng) { version.saturating_add_signed(rng.random_range(-2..3)) } else { version }
     }
+}
+
+/// Makes an order say something else of the release that it names.
+fn lie(mut order: Target, rng: &mut StdRng) -> Target {
+    match rng.random_range(0..6) {
+        0..=1 => (order.sha256, order.length) = (sha256(&malware()), malware().len() as u64),
+        2 => order.custom.release_counter += 1,
+        3 => order.custom.hardware.clear(),
+        4 => order.custom.installer = Installer::Directory,
+        _ => order.custom.version = app(2).custom.version,
+    }
+    order
 }
 
 /// Nine times in ten.
