@@ -1,17 +1,21 @@
 //! The agent at work: checks in, does what is offered, waits until the next check-in is due or the server rings.
 
 use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
 use ota_bundle::{Bundle, ReadError};
 use ota_domain::inventory::Inventory;
 use ota_domain::{DeviceId, device};
+use ota_tls::ServerTrust;
 use ota_trust::TrustError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::client::{self, Answer, CheckIn, Class, Client, Gate, Offer};
+use crate::client::{self, Access, Answer, CheckIn, Class, Client, Credentials, Gate, Offer};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
@@ -19,10 +23,11 @@ use crate::doorbell::Doorbell;
 use crate::driver::{self, Driver};
 use crate::failure;
 use crate::guard::Guard;
-use crate::identity::{self, Credential, Enrollment};
+use crate::identity::{self, Certificate, DeviceKey, Enrollment};
 use crate::inventory;
 use crate::release::Release;
 use crate::releases;
+use crate::renewal::Renewal;
 use crate::server_url::ServerUrl;
 use crate::trust_store;
 
@@ -68,6 +73,9 @@ pub enum Error {
         #[source]
         source: client::Error,
     },
+    /// The certificates to check the server with cannot be used.
+    #[error(transparent)]
+    Tls(ota_tls::Error),
     /// The work cannot go on.
     #[error(transparent)]
     Driver(driver::Error),
@@ -97,6 +105,25 @@ pub enum Error {
     NotBelieved(#[source] TrustError),
 }
 
+/// Tells whether a server may be spoken to: encrypted, on this machine, or because somebody said so.
+pub fn may_speak_to(server: &ServerUrl, config: &Config) -> bool {
+    server.is_tls() || server.is_loopback() || config.insecure
+}
+
+/// Returns whom to believe: the authorities of a file if there is one.
+pub fn trust(ca_file: Option<&Path>, otherwise: impl FnOnce() -> ServerTrust) -> Result<ServerTrust, ota_tls::Error> {
+    match ca_file {
+        Some(path) => ota_tls::certificates(path).map(ServerTrust::Roots),
+        None => Ok(otherwise()),
+    }
+}
+
+/// Makes a clock that is not before the latest time the device has verified.
+fn seen(data: &Path, clock: Clock) -> Clock {
+    let latest = trust_store::peek(data).map(|trusted| trusted.now(DateTime::UNIX_EPOCH));
+    Clock::new(move || clock.now().max(latest.unwrap_or_default()))
+}
+
 /// The agent of one enrolled device.
 #[derive(Debug)]
 pub struct Agent {
@@ -122,16 +149,20 @@ impl Agent {
     pub fn open_at(mut config: Config, stop: CancellationToken, clock: Clock) -> Result<Self, Error> {
         let data = DataDir::open(&config.data_dir).map_err(Error::Data)?;
         config.data_dir = data.path().to_owned();
-        let credential = Credential::load(data.path()).map_err(Error::Identity)?;
-        let enrollment = Enrollment::load(data.path()).map_err(Error::Identity)?;
-        let (Some(credential), Some(enrollment)) = (credential, enrollment) else { return Err(Error::NotEnrolled) };
+        let enrollment = Enrollment::load(data.path()).map_err(Error::Identity)?.ok_or(Error::NotEnrolled)?;
+        let key = DeviceKey::load(data.path()).map_err(Error::Identity)?.ok_or(Error::NotEnrolled)?;
+        let certificate = Certificate::load(data.path()).map_err(Error::Identity)?.ok_or(Error::NotEnrolled)?;
         let server = config.server.clone().unwrap_or_else(|| enrollment.server.clone());
-        if !server.is_loopback() && !config.insecure {
+        if !may_speak_to(&server, &config) {
             return Err(Error::Insecure { server });
         }
-        let channel =
-            client::channel(&server).map_err(|source| Error::CheckIn { server: server.to_string(), source })?;
-        let client = Client::new(channel, &credential.bearer(enrollment.device));
+        let authority = identity::load_authority(data.path()).map_err(Error::Identity)?.ok_or(Error::NotEnrolled)?;
+        let ca_file = config.ca_file.as_deref().or(enrollment.ca_file.as_deref());
+        let trust = trust(ca_file, || ServerTrust::Authority(authority)).map_err(Error::Tls)?;
+        let credentials = Credentials { data: data.path().to_owned(), device: enrollment.device, key, certificate };
+        let access = Access::new(&server, trust, credentials, seen(data.path(), clock.clone()))
+            .map_err(|source| Error::CheckIn { server: server.to_string(), source })?;
+        let client = Client::new(Arc::new(access));
         let guard = Guard::open(data.path(), clock).map_err(Error::Trust)?;
         let driver = Driver::open(config.clone(), client.clone(), guard, stop.clone()).map_err(Error::Driver)?;
         let boot_id = inventory::boot_id();
@@ -152,6 +183,11 @@ impl Agent {
     /// Returns the driver, for what it knows of the work.
     pub fn driver(&self) -> &Driver {
         &self.driver
+    }
+
+    /// Returns the access to the server.
+    pub fn access(&self) -> &Arc<Access> {
+        self.client.access()
     }
 
     /// Returns what runs of a package.
@@ -187,6 +223,15 @@ impl Agent {
         match self.driver.guard_mut().hear(answer.metadata).map_err(Error::Trust)? {
             Some(fault) => Err(Error::NotBelieved(fault)),
             None => Ok(answer.offers),
+        }
+    }
+
+    /// Renews the certificate if that is due. A renewal that fails can wait: the server takes an expired one for it.
+    pub async fn renew_if_due(&self) {
+        if self.access().renewal_in().is_zero()
+            && let Err(error) = self.access().renew().await
+        {
+            tracing::warn!("cannot renew the certificate: {error}");
         }
     }
 
@@ -250,6 +295,7 @@ impl Agent {
 
     /// Works until it is told to stop.
     pub async fn run(mut self) -> Result<(), Error> {
+        let _renewal = Renewal::start(Arc::clone(self.access()), self.stop.clone());
         let mut doorbell = Doorbell::start(self.client.clone(), self.stop.clone());
         let mut troubles = Backoff::new(WAIT.0, WAIT.1);
         let mut works = Backoff::new(WORK_WAIT.0, WORK_WAIT.1);

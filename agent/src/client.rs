@@ -1,115 +1,48 @@
 //! The connection to the server: what the agent asks and tells, in the agent's own words.
 //!
-//! Wire types stay in here. Every error says what the caller can do about it. Nothing is tried again here: the callers
-//! know how urgent it is.
+//! Wire types stay in here. Every error says what the caller can do about it. Nothing is tried again here, but for what
+//! `access` does about credentials: the callers know how urgent it is.
 
+mod access;
+mod channel;
 mod chunks;
+mod enrollment;
 mod error;
 mod metadata;
 mod offer;
 mod report;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ota_domain::Sha256Digest;
 use ota_domain::deployment::Verdict;
-use ota_domain::device::{self, Running};
+use ota_domain::device::Running;
 use ota_domain::inventory::Inventory;
-use ota_domain::secret::{BearerToken, EnrollmentString};
-use ota_domain::{DeviceId, Hardware, Sha256Digest};
 use ota_proto::convert;
 use ota_proto::device::v1 as wire;
-use ota_proto::device::v1::enrollment_service_client::EnrollmentServiceClient;
 use ota_proto::device::v1::update_service_client::UpdateServiceClient;
 use ota_trust::device::Update;
 use prost::Message as _;
 use tokio::time::timeout;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-use crate::identity::Credential;
-use crate::server_url::ServerUrl;
+use access::Transport;
+pub use access::{Access, Credentials};
 pub use chunks::Chunks;
+pub use enrollment::{Anchors, Joined, anchors, enroll};
 pub use error::{Class, Error};
 pub use metadata::Question;
 pub use offer::{Gate, Offer};
 pub use report::{Report, Stage};
 
-/// How long to wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long to wait for the answer to a call that is no stream.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How often a silent connection is asked for a sign of life, and how long it may take to give one. Holds the doorbell's
-/// connection open through address translation as well.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(15));
-
-/// Bytes that the server may send ahead in one stream: what an interruption costs at most, beside the block in hand.
-const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-
-/// Opens the channel to a server; it connects with the first call and again whenever it has to.
-///
-/// The one place that knows how a connection is made: encryption belongs here.
-pub fn channel(server: &ServerUrl) -> Result<Channel, Error> {
-    let endpoint = Endpoint::from(server.uri().clone())
-        .user_agent(concat!("ota-agent/", env!("CARGO_PKG_VERSION")))
-        .map_err(|error| Error::Unreachable { reason: error.to_string() })?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(KEEP_ALIVE.0)
-        .keep_alive_timeout(KEEP_ALIVE.1)
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
-}
-
-/// Asks to join the fleet. Safe to repeat with the same credential.
-pub async fn enroll(
-    channel: Channel,
-    string: &EnrollmentString,
-    credential: &Credential,
-    hardware: &Hardware,
-    hardware_id: &str,
-) -> Result<(DeviceId, device::State), Error> {
-    let mut request = Request::new(wire::EnrollRequest {
-        token_id: string.token.0.simple().to_string(),
-        secret: bs58::encode(string.secret.0).into_string(),
-        hardware: hardware.to_string(),
-        hardware_id: hardware_id.to_owned(),
-        credential: credential.secret.0.to_vec().into(),
-        certificate_request: Default::default(),
-    });
-    request.set_timeout(CALL_TIMEOUT);
-    let answer = EnrollmentServiceClient::new(channel).enroll(request).await?.into_inner();
-    let device = answer.device.parse().map_err(|_| Error::nonsense("a device id that is none"))?;
-    let state = match answer.state() {
-        wire::EnrollmentState::Pending => device::State::Pending,
-        wire::EnrollmentState::Accepted => device::State::Accepted,
-        wire::EnrollmentState::Unspecified => return Err(Error::nonsense("no enrolment state")),
-    };
-    Ok((device, state))
-}
-
-/// Adds the device's credential to every call.
-#[derive(Debug, Clone)]
-struct Authorization(MetadataValue<Ascii>);
-
-impl Interceptor for Authorization {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
 
 /// The server as one device sees it.
 #[derive(Debug, Clone)]
 pub struct Client {
-    service: UpdateServiceClient<InterceptedService<Channel, Authorization>>,
+    access: Arc<Access>,
 }
 
 /// What a check-in says.
@@ -159,11 +92,30 @@ impl Answer {
 
 impl Client {
     /// Makes a client for one device.
-    pub fn new(channel: Channel, bearer: &BearerToken) -> Self {
-        let mut value =
-            MetadataValue::try_from(format!("Bearer {bearer}")).expect("a bearer token is letters and digits");
-        value.set_sensitive(true);
-        Self { service: UpdateServiceClient::with_interceptor(channel, Authorization(value)) }
+    pub fn new(access: Arc<Access>) -> Self {
+        Self { access }
+    }
+
+    /// Returns the access that the calls are made with.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// Makes a call that answers once.
+    async fn ask<Q, A, F>(
+        &self,
+        request: Q,
+        call: impl Fn(UpdateServiceClient<Transport>, Request<Q>) -> F,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let call = |transport| {
+            let answer = call(UpdateServiceClient::new(transport), timed(request.clone()));
+            async { Ok(answer.await?.into_inner()) }
+        };
+        self.access.call(call).await
     }
 
     /// Says what runs and asks what should.
@@ -178,15 +130,14 @@ impl Client {
             metadata: check_in.trust.versions.as_ref().map(metadata::versions_to_wire),
             trust_fault: metadata::fault_to_wire(check_in.trust.fault).into(),
         };
-        let answer = self.service.clone().check_in(timed(request)).await?.into_inner();
+        let answer = self.ask(request, async |mut service, request| service.check_in(request).await).await?;
         Ok(Answer::from_wire(answer))
     }
 
     /// Opens the doorbell.
     pub async fn watch(&self) -> Result<Bell, Error> {
-        let mut service = self.service.clone();
-        let stream = opened(service.watch(wire::WatchRequest {})).await?;
-        Ok(Bell(stream))
+        let call = |transport| async { opened(UpdateServiceClient::new(transport).watch(wire::WatchRequest {})).await };
+        Ok(Bell(self.access.call(call).await?))
     }
 
     /// Asks for a payload from an offset to its end.
@@ -198,14 +149,17 @@ impl Client {
             length: 0,
             base_sha256: Default::default(),
         };
-        let mut service = self.service.clone();
-        let stream = opened(service.download(request)).await?;
-        Ok(Chunks::new(stream, offset))
+        let call = |transport| {
+            let request = request.clone();
+            async { opened(UpdateServiceClient::new(transport).download(request)).await }
+        };
+        Ok(Chunks::new(self.access.call(call).await?, offset))
     }
 
     /// Tells how far a deployment is.
     pub async fn report(&self, report: &Report<'_>) -> Result<Verdict, Error> {
-        let answer = self.service.clone().report_progress(timed(report.to_wire())).await?.into_inner();
+        let answer =
+            self.ask(report.to_wire(), async |mut service, request| service.report_progress(request).await).await?;
         Ok(match answer.verdict() {
             wire::Verdict::Abort => Verdict::Abort,
             // A verdict this agent does not know must not stop an update.
@@ -216,11 +170,12 @@ impl Client {
     /// Offers the inventory by its checksum, and sends it if the server asks.
     pub async fn report_inventory(&self, sha256: Sha256Digest, inventory: &Inventory) -> Result<(), Error> {
         let checksum = wire::ReportInventoryRequest { sha256: sha256.0.to_vec().into(), inventory: None };
-        let answer = self.service.clone().report_inventory(timed(checksum.clone())).await?.into_inner();
+        let call = async |mut service: UpdateServiceClient<Transport>, request| service.report_inventory(request).await;
+        let answer = self.ask(checksum.clone(), call).await?;
         if answer.inventory_wanted {
             let inventory = Some(convert::device::inventory::to_wire(inventory.clone()));
             let body = wire::ReportInventoryRequest { inventory, ..checksum };
-            self.service.clone().report_inventory(timed(body)).await?;
+            self.ask(body, call).await?;
         }
         Ok(())
     }

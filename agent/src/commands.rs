@@ -34,7 +34,7 @@ Keeps this device's software up to date, from an update server.
 
 Enrol the device once, then let it run:
 
-    ota-agent enroll ota1.… --server http://127.0.0.1:8443
+    ota-agent enroll ota1.… --server https://127.0.0.1:8443
     ota-agent run
 
 A release is put beside the one that runs and takes its place in one step. It has to prove itself by its health \
@@ -44,7 +44,7 @@ const AFTER_HELP: &str = "\
 Files, in the data directory:
   packages/<package>/current   what runs; start your service from here
   packages/<package>/logs/     what the hooks of a release wrote last
-  enrollment.json, credential  who the device is; the credential is secret
+  enrollment.json, identity/   who the device is; identity/key.pem is secret
 
 The release of a folder may bring the programs ota/hooks/stop, ota/hooks/start and ota/hooks/health. They get \
 OTA_PACKAGE, OTA_VERSION, OTA_RELEASE_DIR and OTA_PREVIOUS_DIR, have deadlines, and may run twice after a crash. A \

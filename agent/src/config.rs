@@ -27,6 +27,8 @@ const DEFAULT_DATA_DIR: &str = "/var/lib/ota-agent";
 pub struct Config {
     /// The server, unless the enrolment remembers it.
     pub server: Option<ServerUrl>,
+    /// Certificates of the authorities that sign the server's, when the one pinned at the enrolment does not.
+    pub ca_file: Option<PathBuf>,
     /// Where the agent keeps everything.
     pub data_dir: PathBuf,
     /// Hardware type to enrol with.
@@ -80,11 +82,14 @@ pub struct Flags {
     /// Folder in which the agent keeps its identity, its record and the releases [default: /var/lib/ota-agent]
     #[arg(long, global = true, env = "OTA_AGENT_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address of the server, such as http://127.0.0.1:8443 [default: the one the device is enrolled at]
+    /// Address of the server, such as https://ota.example.com:8443 [default: the one the device is enrolled at]
     #[arg(long, global = true, env = "OTA_AGENT_SERVER", value_name = "URL")]
     pub server: Option<ServerUrl>,
-    /// Speak to a server beyond this machine although nothing is encrypted: on the way, everybody can read the
-    /// device's credential and change its software
+    /// PEM file with the authorities that sign the server's certificate [default: the one the enrolment string pins]
+    #[arg(long, global = true, env = "OTA_AGENT_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Speak http:// to a server beyond this machine although nothing is encrypted: on the way, everybody can read
+    /// and change what is sent
     #[arg(long, global = true, env = "OTA_AGENT_INSECURE")]
     pub insecure: bool,
     /// Most bytes a second to download
@@ -132,6 +137,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             server: None,
+            ca_file: None,
             data_dir: PathBuf::from(DEFAULT_DATA_DIR),
             hardware: None,
             hardware_id: None,
@@ -169,6 +175,9 @@ impl Config {
         if let Some(server) = &flags.server {
             config.server = Some(server.clone());
         }
+        if let Some(ca_file) = &flags.ca_file {
+            config.ca_file = Some(ca_file.clone());
+        }
         config.insecure |= flags.insecure;
         config.limits.bandwidth = flags.bandwidth.or(config.limits.bandwidth);
         Ok(config)
@@ -192,6 +201,7 @@ fn parse(table: toml::Table) -> Result<Config, Vec<Violation>> {
     let mut root = Section::new(table, String::new(), &mut violations);
 
     config.server = root.take("server");
+    config.ca_file = root.take("ca_file");
     root.set("data_dir", &mut config.data_dir);
     config.hardware = root.take("hardware");
     config.hardware_id = root.take("hardware_id");
@@ -253,7 +263,8 @@ mod tests {
     fn every_setting_is_read() {
         let config = parse_text(
             r#"
-            server = "http://ota.example:8443"
+            server = "https://ota.example:8443"
+            ca_file = "/etc/ota/ca.pem"
             data_dir = "/data/ota"
             hardware = "rpi4"
             hardware_id = "board-7"
@@ -282,7 +293,8 @@ mod tests {
         )
         .unwrap();
         let default = Config::default();
-        assert_eq!(config.server.unwrap().to_string(), "http://ota.example:8443");
+        assert_eq!(config.server.unwrap().to_string(), "https://ota.example:8443");
+        assert_eq!(config.ca_file, Some(PathBuf::from("/etc/ota/ca.pem")));
         assert_eq!((config.data_dir, config.insecure), (PathBuf::from("/data/ota"), true));
         assert_eq!(config.hardware.unwrap().as_str(), "rpi4");
         assert_eq!(config.check_in_fallback, Duration::from_secs(90));
@@ -301,7 +313,7 @@ mod tests {
         let violations = parse_text(
             r#"
             serve = "typo"
-            server = "https://ota.example"
+            server = "ftp://ota.example"
             hardware = "Not A Name"
             check_in_fallback = 5
             [limits]

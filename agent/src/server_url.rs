@@ -4,10 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use http::uri::Scheme;
 use serde::{Deserialize, Serialize};
 use tonic::transport::Uri;
 
-/// A server's address: `http://host:port`.
+/// A server's address: `https://host:port`, or `http://host:port` without encryption.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrl(Uri);
 
@@ -15,11 +16,8 @@ pub struct ServerUrl(Uri);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseServerUrlError {
     /// Not a URL, or one with more than scheme, host and port.
-    #[error("must be a URL such as http://127.0.0.1:8443, without a path")]
+    #[error("must be a URL such as https://ota.example.com:8443, without a path")]
     NotUrl,
-    /// An encrypted address.
-    #[error("must start with http://; this agent has no TLS")]
-    Tls,
 }
 
 impl FromStr for ServerUrl {
@@ -27,14 +25,10 @@ impl FromStr for ServerUrl {
 
     fn from_str(text: &str) -> Result<Self, ParseServerUrlError> {
         let uri: Uri = text.parse().map_err(|_| ParseServerUrlError::NotUrl)?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(ParseServerUrlError::Tls),
-            Some(_) | None => return Err(ParseServerUrlError::NotUrl),
-        }
+        let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
         let is_bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
         let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        if is_bare && !has_user && uri.host().is_some_and(|host| !host.is_empty()) {
+        if is_known && is_bare && !has_user && uri.host().is_some_and(|host| !host.is_empty()) {
             Ok(Self(uri))
         } else {
             Err(ParseServerUrlError::NotUrl)
@@ -46,6 +40,18 @@ impl ServerUrl {
     /// Returns the address for a connection.
     pub fn uri(&self) -> &Uri {
         &self.0
+    }
+
+    /// Tells whether connections are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+
+    /// Returns the same address with encryption.
+    pub fn with_tls(&self) -> Self {
+        let mut parts = self.0.clone().into_parts();
+        parts.scheme = Some(Scheme::HTTPS);
+        Self(Uri::from_parts(parts).expect("an address with another scheme is one"))
     }
 
     /// Tells whether what is sent there stays on this machine.
@@ -98,6 +104,7 @@ mod tests {
         for text in ["", "localhost:8443", "/x", "http://", "http://h/path", "http://h?q", "ftp://h", "http://u:p@h"] {
             assert_eq!(text.parse::<ServerUrl>(), Err(ParseServerUrlError::NotUrl), "{text}");
         }
-        assert_eq!("https://h".parse::<ServerUrl>(), Err(ParseServerUrlError::Tls));
+        assert!("https://h".parse::<ServerUrl>().unwrap().is_tls());
+        assert!(!"http://h".parse::<ServerUrl>().unwrap().is_tls());
     }
 }

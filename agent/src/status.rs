@@ -9,9 +9,10 @@ use chrono::{DateTime, Utc};
 use ota_domain::{DeploymentId, PackageName, Sha256Digest, Version};
 use ota_trust::device::HeldVersions;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::guard::{self, NotedFault};
-use crate::identity::{self, Enrollment};
+use crate::identity::{self, Certificate, DeviceKey, Enrollment};
 use crate::journal::{self, Found, Record};
 use crate::machine::{Outcome, Phase, Settled};
 use crate::releases::{self, Releases};
@@ -43,6 +44,8 @@ pub struct Status {
     pub data_dir: PathBuf,
     /// Who the device is; nothing before it is enrolled.
     pub enrollment: Option<Enrollment>,
+    /// What the device proves it with.
+    pub identity: Option<Identity>,
     /// The agent's record is lost; what runs is not affected.
     pub is_journal_lost: bool,
     /// What the device believes.
@@ -53,6 +56,17 @@ pub struct Status {
     pub work: Option<Work>,
     /// How the last work ended.
     pub last: Option<Last>,
+}
+
+/// What a device proves itself with, and whom it believes. Nothing secret.
+#[derive(Debug, Serialize)]
+pub struct Identity {
+    /// SHA-256 of the public key, as the server shows it.
+    pub key_sha256: Option<Sha256Digest>,
+    /// When the certificate ends.
+    pub certificate_expires_at: Option<DateTime<Utc>>,
+    /// SHA-256 of the certificate of the server's authority.
+    pub authority_sha256: Option<Sha256Digest>,
 }
 
 /// One release that runs.
@@ -173,6 +187,7 @@ impl Status {
             agent_version: env!("CARGO_PKG_VERSION"),
             data_dir: data.to_owned(),
             enrollment: Enrollment::load(data).map_err(Error::Identity)?,
+            identity: identity(data).map_err(Error::Identity)?,
             is_journal_lost: is_unreadable || record.state.journal_lost,
             trust: trust(data, packages),
             running,
@@ -211,6 +226,20 @@ fn trust(data: &Path, packages: Vec<PackageName>) -> Trust {
         floors,
         last_fault: guard::noted_fault(data),
     }
+}
+
+/// Reads the identity. The key is secret, and a person who may not read it still gets the rest.
+fn identity(data: &Path) -> Result<Option<Identity>, identity::Error> {
+    let Some(authority) = identity::load_authority(data)? else { return Ok(None) };
+    let key = match DeviceKey::load(data) {
+        Err(identity::Error::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => None,
+        key => key?,
+    };
+    Ok(Some(Identity {
+        key_sha256: key.map(|key| key.sha256()),
+        certificate_expires_at: Certificate::load(data)?.map(|certificate| certificate.not_after),
+        authority_sha256: Some(Sha256Digest(Sha256::digest(&authority).into())),
+    }))
 }
 
 fn work(data: &Path, phase: &Phase) -> Option<Work> {
@@ -259,6 +288,17 @@ impl fmt::Display for Status {
                 writeln!(f, "Hardware: {}", enrollment.hardware)?;
             }
             None => writeln!(f, "Device:   not enrolled")?,
+        }
+        if let Some(identity) = &self.identity {
+            if let Some(key) = identity.key_sha256 {
+                writeln!(f, "Key:      SHA-256 {key}")?;
+            }
+            if let Some(end) = identity.certificate_expires_at {
+                writeln!(f, "Identity: certificate until {end}")?;
+            }
+            if let Some(authority) = identity.authority_sha256 {
+                writeln!(f, "Server's authority: SHA-256 {authority}")?;
+            }
         }
         writeln!(f, "Data:     {}", self.data_dir.display())?;
         if self.is_journal_lost {

@@ -78,18 +78,3 @@ pub fn connect_as(url: &str, trust: ServerTrust, identity: Option<Identity>) -> 
     let connector = connector.expect("an address");
     connector.channel(&connector.endpoint())
 }
-
-/// A client of a server that does not exist, for what never calls it.
-///
-/// # Panics
-/// Never: the address is one.
-#[must_use]
-pub fn nobody() -> ota_agent::client::Client {
-    let server = "http://127.0.0.1:9".parse().expect("an address");
-    let channel = ota_agent::client::channel(&server).expect("an address");
-    let bearer = ota_domain::secret::BearerToken::Device {
-        device: ota_domain::DeviceId(uuid::Uuid::nil()),
-        secret: ota_domain::secret::Secret([0; 32]),
-    };
-    ota_agent::client::Client::new(channel, &bearer)
-}

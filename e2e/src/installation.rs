@@ -10,18 +10,20 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use ota_agent::{
-    client::{Answer, Offer, Question},
+    client::{Access, Answer, Client, Credentials, Offer, Question},
     clock::Clock,
     config::Config,
     driver::Driver,
     guard::Guard,
+    identity::{Certificate, DeviceKey},
     machine::Outcome,
     release::Release,
     releases, trust_store,
 };
 use ota_bundle::{Bundle, Manifest, Writer};
-use ota_domain::{DeviceId, Hardware};
+use ota_domain::{DeviceId, EnrollTokenId, Hardware};
 use ota_proto::device::v1::CheckInResponse;
+use ota_tls::{SeenCertificates, ServerTrust};
 use ota_trust::{Fault, device::Trusted};
 use prost::Message as _;
 use tempfile::TempDir;
@@ -121,6 +123,18 @@ impl Installation {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
+    /// A client of a server that does not exist: nothing here calls it.
+    fn nobody(&self) -> Client {
+        let data = self.data().to_owned();
+        let key = DeviceKey::for_token(&data, EnrollTokenId(Uuid::nil())).expect("the disk takes a key");
+        let now = self.now();
+        let certificate = Certificate { chain: Vec::new(), not_before: now, not_after: now, received_at: now };
+        let credentials = Credentials { data, device: self.device, key, certificate };
+        let server = "http://127.0.0.1:9".parse().expect("an address");
+        let trust = ServerTrust::Pinning(SeenCertificates::default());
+        Client::new(Arc::new(Access::new(&server, trust, credentials, Clock::system()).expect("an address")))
+    }
+
     /// Starts the agent, lets it ask, hands in what `speak` says to that, and lets it do what it believes it should.
     ///
     /// # Panics
@@ -135,8 +149,8 @@ impl Installation {
         let fault = guard.hear(answer.metadata).expect("the store can be written").map(|error| error.fault);
         let mut config = Config { data_dir: self.data().to_owned(), ..Config::default() };
         config.limits.reserve_bytes = 0;
-        let mut driver = Driver::open(config, crate::credential::nobody(), guard, CancellationToken::new())
-            .expect("the journal can be read");
+        let mut driver =
+            Driver::open(config, self.nobody(), guard, CancellationToken::new()).expect("the journal can be read");
         driver.go_offline(self.bundle(&brought));
         driver.recover().await.expect("the disk works");
         let mut ends = Vec::new();

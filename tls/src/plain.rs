@@ -66,3 +66,26 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Plain<T> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_alert_is_told_from_what_plain_servers_say() {
+        let (mut server, client) = duplex(64);
+        server.write_all(&[ALERT, 3, 3, 0, 2, 2, 10]).await.unwrap();
+        let error = Plain::new(client).read_u8().await.unwrap_err();
+        assert_eq!(ConnectError::find(&error), Some(ConnectError::OnlyTls));
+
+        let (mut server, client) = duplex(64);
+        let mut client = Plain::new(client);
+        server.write_all(&[0, 0, ALERT]).await.unwrap();
+        let mut read = [0; 3];
+        client.read_exact(&mut read).await.unwrap();
+        server.write_all(&[ALERT]).await.unwrap();
+        assert_eq!((read, client.read_u8().await.unwrap()), ([0, 0, ALERT], ALERT));
+    }
+}

@@ -17,8 +17,10 @@ const SERVER_AUTH: &[u8] = &[43, 6, 1, 5, 5, 7, 3, 1];
 /// Whom to believe.
 #[derive(Debug, Clone)]
 pub enum ServerTrust {
-    /// Any certificate for servers that this authority signed and that is valid. The host name does not matter, because
-    /// the authority signs for the replicas of one server alone, and devices know those under many names.
+    /// Any certificate for servers that this authority signed and that has not expired. The host name does not matter,
+    /// because the authority signs for the replicas of one server alone, and devices know those under many names. A
+    /// certificate that is not valid yet is taken: clocks that lag are common on devices, and must not lock them out;
+    /// nobody gains from showing tomorrow's certificate.
     Authority(CertificateDer<'static>),
     /// Certificates that one of these authorities signed, valid, and for the name in the address.
     Roots(Vec<CertificateDer<'static>>),
@@ -76,18 +78,19 @@ impl ServerCertVerifier for Authority {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let certificate = EndEntityCert::try_from(end_entity).map_err(described)?;
-        certificate
-            .verify_for_usage(
-                self.algorithms.all,
-                std::slice::from_ref(&self.anchor),
-                intermediates,
-                now,
-                // Without the usage spelled out, a certificate for devices could be taken for a server's.
-                KeyUsage::required(SERVER_AUTH),
-                None,
-                None,
-            )
-            .map_err(described)?;
+        let verify = |now| {
+            // Without the usage spelled out, a certificate for devices could be taken for a server's.
+            let usage = KeyUsage::required(SERVER_AUTH);
+            let anchors = std::slice::from_ref(&self.anchor);
+            certificate
+                .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, None, None)
+                .map(|_| ())
+        };
+        let mut verdict = verify(now);
+        if let Err(webpki::Error::CertNotValidYet { not_before, .. }) = verdict {
+            verdict = verify(not_before);
+        }
+        verdict.map_err(described)?;
         Ok(ServerCertVerified::assertion())
     }
 

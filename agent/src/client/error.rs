@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use ota_domain::device;
 use ota_proto::device::v1::ErrorReason;
+use ota_tls::ConnectError;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+
+use crate::identity::KeyError;
 
 /// Why a call did not do what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +18,15 @@ pub enum Error {
     #[error("cannot reach the server: {reason}")]
     Unreachable {
         /// The innermost cause.
+        reason: String,
+    },
+    /// What answers is not the server, or not over TLS as it should.
+    #[error("cannot connect safely: {0}")]
+    Connect(ConnectError),
+    /// The device's own key or certificates cannot be used.
+    #[error("cannot set up the connection: {reason}")]
+    Setup {
+        /// What is wrong.
         reason: String,
     },
     /// The server said no.
@@ -61,7 +73,7 @@ impl Error {
     pub fn reason(&self) -> Option<ErrorReason> {
         match self {
             Self::Refused { reason, .. } => *reason,
-            Self::Unreachable { .. } | Self::Nonsense { .. } => None,
+            Self::Unreachable { .. } | Self::Connect(_) | Self::Setup { .. } | Self::Nonsense { .. } => None,
         }
     }
 
@@ -69,14 +81,15 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            Self::Unreachable { .. } | Self::Nonsense { .. } => None,
+            Self::Unreachable { .. } | Self::Connect(_) | Self::Setup { .. } | Self::Nonsense { .. } => None,
         }
     }
 
     /// Sorts the error.
     pub fn class(&self) -> Class {
         let code = match self {
-            Self::Unreachable { .. } => return Class::Unreachable,
+            Self::Unreachable { .. } | Self::Connect(_) => return Class::Unreachable,
+            Self::Setup { .. } => return Class::Permanent,
             Self::Nonsense { .. } => return Class::Faulty,
             Self::Refused { reason: Some(ErrorReason::DevicePending), .. } => {
                 return Class::NotAdmitted(device::State::Pending);
@@ -106,10 +119,19 @@ impl Error {
     }
 }
 
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        Self::Setup { reason: format!("the device's key cannot be used: {error}") }
+    }
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         // A status with a source was made on this side, out of a broken connection.
         if let Some(mut cause) = status.source() {
+            if let Some(error) = ConnectError::find(cause) {
+                return Self::Connect(error);
+            }
             while let Some(inner) = cause.source() {
                 cause = inner;
             }

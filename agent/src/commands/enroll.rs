@@ -4,19 +4,19 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use chrono::Utc;
 use ota_domain::secret::EnrollmentString;
 use ota_domain::{Hardware, device};
 
-use crate::client;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::identity::{Credential, Enrollment};
+use crate::enroll::{self, Machine};
+use crate::identity::Enrollment;
 
 /// What `enroll` takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The enrolment string, ota1.<id>.<secret>
+    /// The enrolment string, ota1.<id>.<secret>.<pin>
     #[arg(env = "OTA_AGENT_ENROLLMENT", hide_env_values = true, value_name = "STRING", value_parser = parse_string)]
     string: EnrollmentString,
     /// Hardware type, such as rpi4; releases say which they fit [default: this machine's architecture]
@@ -28,10 +28,11 @@ pub(super) struct Args {
 }
 
 fn parse_string(text: &str) -> Result<EnrollmentString, String> {
-    let too_new = "it has more parts than this agent knows; a newer agent may understand it";
     match text.parse() {
         Ok(string) => Ok(string),
-        Err(_) if text.starts_with("ota1.") && text.split('.').count() > 3 => Err(too_new.to_owned()),
+        Err(_) if text.starts_with("ota1.") && text.split('.').count() < 4 => {
+            Err("it is not whole: the last part, the pin, is missing".to_owned())
+        }
         Err(error) => Err(format!("{error}")),
     }
 }
@@ -39,34 +40,18 @@ fn parse_string(text: &str) -> Result<EnrollmentString, String> {
 pub(super) async fn enroll(config: Config, args: Args) -> anyhow::Result<ExitCode> {
     let data = DataDir::open(&config.data_dir)?;
     let known = Enrollment::load(data.path())?;
-    let Some(server) = config.server.or_else(|| known.as_ref().map(|known| known.server.clone())) else {
-        bail!("no server: say --server http://…, or set it in the configuration");
+    let Some(server) = config.server.clone().or_else(|| known.map(|known| known.server)) else {
+        bail!("no server: say --server https://…, or set it in the configuration");
     };
-    if !server.is_loopback() && !config.insecure {
-        return Err(crate::agent::Error::Insecure { server }.into());
-    }
-    if let Some(known) = known
-        && Credential::load(data.path())?.is_none_or(|credential| credential.token != args.string.token)
-    {
-        bail!(
-            "this data directory belongs to device {} already; to enrol another device, name another with --data-dir",
-            known.device
-        );
-    }
-    let hardware = match args.hardware.or(config.hardware) {
+    let hardware = match args.hardware.or_else(|| config.hardware.clone()) {
         Some(hardware) => hardware,
         None => std::env::consts::ARCH.parse().context("say the hardware type with --hardware")?,
     };
-    let hardware_id = args.hardware_id.or(config.hardware_id).unwrap_or_else(device_tree_serial);
+    let hardware_id = args.hardware_id.or_else(|| config.hardware_id.clone()).unwrap_or_else(device_tree_serial);
 
-    // On disk before the server hears of it: an enrolment that is cut short can be repeated.
-    let credential = Credential::for_token(data.path(), args.string.token, &mut rand::rng())?;
-    let channel = client::channel(&server)?;
-    let (device, state) = client::enroll(channel, &args.string, &credential, &hardware, &hardware_id)
-        .await
-        .with_context(|| format!("cannot enrol at {server}"))?;
-    Enrollment { device, server, hardware, state, enrolled_at: Utc::now() }.save(data.path())?;
-
+    let machine = Machine { hardware, hardware_id };
+    let enrollment = enroll::enroll(&data, server, &config, &args.string, machine, &Clock::system()).await?;
+    let Enrollment { device, state, .. } = enrollment;
     println!("{device}");
     match state {
         device::State::Pending => eprintln!("enrolled; an operator has to approve it: otactl device approve {device}"),
@@ -85,16 +70,20 @@ fn device_tree_serial() -> String {
 
 #[cfg(test)]
 mod tests {
+    use ota_domain::EnrollTokenId;
+    use ota_domain::secret::Secret;
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
-    fn a_string_with_a_part_of_later_is_refused_with_the_reason() {
-        let id = "01890a5dac96774bbcceb302099a8057";
-        let secret = bs58::encode([7; 32]).into_string();
-        assert!(parse_string(&format!("ota1.{id}.{secret}")).is_ok());
-        let error = parse_string(&format!("ota1.{id}.{secret}.pin")).unwrap_err();
-        assert!(error.contains("more parts"), "{error}");
-        let error = parse_string("ota1.x.y").unwrap_err();
-        assert!(error.contains("ota1.<id>.<secret>"), "{error}");
+    fn a_string_that_was_not_copied_whole_is_told_from_one_that_is_none() {
+        let string = EnrollmentString { token: EnrollTokenId(Uuid::nil()), secret: Secret([7; 32]), pin: [8; 32] };
+        let text = string.to_string();
+        assert_eq!(parse_string(&text), Ok(string));
+        let (cut, _) = text.rsplit_once('.').unwrap();
+        assert!(parse_string(cut).unwrap_err().contains("the pin, is missing"));
+        let error = parse_string("ota1.x.y.z").unwrap_err();
+        assert!(error.contains("ota1.<id>.<secret>.<pin>"), "{error}");
     }
 }

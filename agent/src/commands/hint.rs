@@ -1,12 +1,17 @@
 //! Says what went wrong in one line, and what to do about it in another.
 
 use ota_proto::device::v1::ErrorReason;
+use ota_tls::ConnectError;
 
 use crate::agent;
 use crate::client;
 use crate::config;
 use crate::data_dir;
+use crate::enroll;
 use crate::failure;
+
+const INSECURE: &str = "use https://, or say --insecure if you trust the network between: anybody on it could read and \
+                        change what is sent";
 
 /// Writes an error and its causes in one line.
 pub(super) fn chain(error: &anyhow::Error) -> String {
@@ -27,6 +32,18 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
             config::Error::Syntax { .. } | config::Error::Invalid { .. } => None,
         };
     }
+    if let Some(error) = error.downcast_ref::<enroll::Error>() {
+        return match error {
+            enroll::Error::Insecure { .. } => Some(INSECURE.to_owned()),
+            enroll::Error::WrongPin { .. } => Some(
+                "is the address right, and was the string made by the server at this address? Somebody between may \
+                 pretend to be it"
+                    .to_owned(),
+            ),
+            enroll::Error::Client { source, .. } => of_client(source),
+            enroll::Error::Taken { .. } | enroll::Error::Identity(_) | enroll::Error::Tls(_) => None,
+        };
+    }
     match error.downcast_ref::<agent::Error>()? {
         agent::Error::Data(error) => Some(of_data(error)),
         agent::Error::NotEnrolled => Some(
@@ -34,18 +51,16 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
              with the same --data-dir as now"
                 .to_owned(),
         ),
-        agent::Error::Insecure { .. } => Some(
-            "say --insecure if you trust the network between: anybody on it could read the device's credential \
-             and change its software"
-                .to_owned(),
-        ),
+        agent::Error::Insecure { .. } => Some(INSECURE.to_owned()),
         agent::Error::CheckIn { source, .. } => of_client(source),
         agent::Error::NotForThisDevice { .. } => Some("make one for it with `otactl export --device`".to_owned()),
         agent::Error::AtWork { .. } => Some("let it finish with `ota-agent once` first".to_owned()),
         agent::Error::Bundle(_) | agent::Error::BundleAnswer(_) => Some("copy it again, or make it again".to_owned()),
-        agent::Error::Identity(_) | agent::Error::Driver(_) | agent::Error::Trust(_) | agent::Error::NotBelieved(_) => {
-            None
-        }
+        agent::Error::Identity(_)
+        | agent::Error::Tls(_)
+        | agent::Error::Driver(_)
+        | agent::Error::Trust(_)
+        | agent::Error::NotBelieved(_) => None,
     }
 }
 
@@ -61,9 +76,27 @@ fn of_data(error: &data_dir::Error) -> String {
     }
 }
 
+fn of_connect(error: &ConnectError) -> Option<&'static str> {
+    Some(match error {
+        ConnectError::WrongAuthority | ConnectError::WrongName { .. } => {
+            "is this the right server? If its certificate comes from another authority, name that with --ca-file"
+        }
+        ConnectError::WrongPurpose => "is this the address of an ota-server?",
+        ConnectError::Expired { .. } | ConnectError::NotYetValid { .. } => "is the clock of this device right?",
+        ConnectError::NotTls => "if the server does not use TLS, its address starts with http://",
+        ConnectError::OnlyTls => "use the address with https:// in place of http://",
+        ConnectError::Closed | ConnectError::NotHttp2 | ConnectError::Refused { .. } => {
+            "does an ota-server listen there, and is nothing between that does not pass on HTTP/2?"
+        }
+        ConnectError::Handshake { .. } => return None,
+    })
+}
+
 fn of_client(error: &client::Error) -> Option<String> {
     let hint = match error {
         client::Error::Unreachable { .. } => "does ota-server run, and is this its address? See --server",
+        client::Error::Connect(error) => of_connect(error)?,
+        client::Error::Setup { .. } => return None,
         client::Error::Nonsense { .. } => "is this the address of an ota-server?",
         client::Error::Refused { reason, .. } => match reason.as_ref()? {
             ErrorReason::EnrollTokenInvalid => "check that the enrolment string was copied whole",

@@ -44,6 +44,7 @@ pub(super) async fn once(config: Config, args: Args) -> anyhow::Result<ExitCode>
     if work_was_open {
         code = tell_end(&agent);
     }
+    agent.renew_if_due().await;
     let answer = agent.check_in().await?;
     if answer.offers.is_empty() {
         println!("nothing to do");

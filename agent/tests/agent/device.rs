@@ -4,13 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::DateTime;
 use ota_agent::agent::Agent;
+use ota_agent::clock::Clock;
 use ota_agent::config::Config;
-use ota_agent::identity::{Credential, Enrollment};
-use ota_domain::{DeviceId, EnrollTokenId, device};
+use ota_agent::data_dir::DataDir;
+use ota_agent::enroll::{Machine, enroll};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::peer::Peer;
 
@@ -20,18 +19,19 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn new(peer: &Peer) -> Self {
+    /// Enrols a device at a server.
+    pub(crate) async fn enrolled(peer: &Peer) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let token = EnrollTokenId(Uuid::from_u128(1));
-        Credential::for_token(folder.path(), token, &mut rand::rng()).unwrap();
-        let enrollment = Enrollment {
-            device: DeviceId(Uuid::from_u128(2)),
-            server: peer.url.clone(),
-            hardware: "rpi4".parse().unwrap(),
-            state: device::State::Accepted,
-            enrolled_at: DateTime::UNIX_EPOCH,
-        };
-        enrollment.save(folder.path()).unwrap();
+        let string = peer.script().gate.string();
+        let machine = Machine { hardware: "rpi4".parse().unwrap(), hardware_id: String::new() };
+        let data = DataDir::open(folder.path()).unwrap();
+        enroll(&data, peer.url.clone(), &Config::default(), &string, machine, &Clock::system()).await.unwrap();
+        drop(data);
+        Self::in_folder(folder)
+    }
+
+    /// Takes over a data directory.
+    pub(crate) fn in_folder(folder: tempfile::TempDir) -> Self {
         let mut config = Config { data_dir: folder.path().to_owned(), ..Config::default() };
         config.limits.reserve_bytes = 0;
         config.hooks.health = Duration::from_millis(200);

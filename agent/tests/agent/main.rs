@@ -4,6 +4,8 @@
 
 mod device;
 mod full_disk;
+mod gate;
+mod identity;
 mod peer;
 
 use std::fs;
@@ -36,7 +38,7 @@ fn release(version: &str, fill_bytes: usize, hooks: &[(&str, &str)]) -> Vec<u8> 
 /// A device that runs release 1.
 async fn updated() -> (Peer, Device) {
     let peer = Peer::start().await;
-    let device = Device::new(&peer);
+    let device = Device::enrolled(&peer).await;
     peer.offer(1, &release("one", 1000, &[]), |_| {});
     device.round().await;
     assert_eq!(device.current("version").as_deref(), Some("one"));
@@ -74,7 +76,7 @@ async fn the_inventory_is_sent_when_it_is_wanted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_installed_under_the_name_of_its_package() {
     let peer = Peer::start().await;
-    let device = Device::new(&peer);
+    let device = Device::enrolled(&peer).await;
     peer.offer(1, b"just a file", |deployment| deployment.installer = Installer::File.into());
     device.round().await;
     assert_eq!(device.current("app").as_deref(), Some("just a file"));
@@ -180,7 +182,7 @@ async fn a_run_that_the_deadline_cuts_off_does_not_hide_what_the_one_before_said
 #[tokio::test(flavor = "multi_thread")]
 async fn hooks_run_in_order_around_the_switch() {
     let peer = Peer::start().await;
-    let device = Device::new(&peer);
+    let device = Device::enrolled(&peer).await;
     let log = device.package().with_file_name("order");
     let say = |what: &str| {
         format!("echo $OTA_VERSION {what} $(cat {}/current/version) >> {}", device.package().display(), log.display())
@@ -293,7 +295,7 @@ async fn going_back_to_the_previous_release_fetches_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_device_remembers_its_admission() {
     let peer = Peer::start().await;
-    let device = Device::new(&peer);
+    let device = Device::enrolled(&peer).await;
     for (reason, state) in [("DEVICE_PENDING", State::Pending), ("DEVICE_REJECTED", State::Rejected)] {
         peer.refuse_check_in(reason);
         device.agent(&CancellationToken::new()).check_in().await.unwrap_err();

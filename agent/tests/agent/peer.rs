@@ -6,14 +6,18 @@ use std::sync::{Arc, Mutex};
 
 use ota_agent::server_url::ServerUrl;
 use ota_proto::device::v1 as wire;
+use ota_proto::device::v1::enrollment_service_server::EnrollmentServiceServer;
 use ota_proto::device::v1::update_service_server::{UpdateService, UpdateServiceServer};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::gate::{Enrollment, Gate};
 
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -35,7 +39,8 @@ pub(crate) enum Fault {
 }
 
 #[derive(Default)]
-struct Script {
+pub(crate) struct Script {
+    pub(crate) gate: Gate,
     payloads: HashMap<Vec<u8>, Vec<u8>>,
     offers: Vec<wire::Deployment>,
     faults: VecDeque<Fault>,
@@ -57,20 +62,43 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Starts a server without TLS, which devices work with by session.
     pub(crate) async fn start() -> Self {
+        Self::start_with(false).await
+    }
+
+    /// Starts a server with TLS.
+    pub(crate) async fn start_tls() -> Self {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(is_tls: bool) -> Self {
         let script = Arc::new(Mutex::new(Script { verdict: wire::Verdict::Continue, ..Script::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let service = UpdateServiceServer::new(Service(Arc::clone(&script)));
+        let scheme = if is_tls { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let server = tonic::transport::Server::builder()
+            .add_service(UpdateServiceServer::new(Service(Arc::clone(&script))))
+            .add_service(EnrollmentServiceServer::new(Enrollment(Arc::clone(&script))));
         let mut task = JoinSet::new();
-        task.spawn(async move {
-            let server = tonic::transport::Server::builder().add_service(service);
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
-        });
+        if is_tls {
+            let acceptor = TlsAcceptor::from(Arc::new(script.lock().unwrap().gate.server_config()));
+            let (sender, accepted) = tokio::sync::mpsc::channel(8);
+            task.spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        sender.send(Ok::<_, std::io::Error>(stream)).await.unwrap();
+                    }
+                }
+            });
+            task.spawn(async move { server.serve_with_incoming(ReceiverStream::new(accepted)).await.unwrap() });
+        } else {
+            task.spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
+        }
         Self { url, script, _task: task }
     }
 
-    fn script(&self) -> std::sync::MutexGuard<'_, Script> {
+    pub(crate) fn script(&self) -> std::sync::MutexGuard<'_, Script> {
         self.script.lock().unwrap()
     }
 
@@ -143,7 +171,7 @@ struct Service(Arc<Mutex<Script>>);
 type Pieces = Pin<Box<dyn Stream<Item = Result<wire::DownloadResponse, Status>> + Send>>;
 type Rings = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
 
-fn refusal(code: Code, reason: &str) -> Status {
+pub(crate) fn refusal(code: Code, reason: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, "ota", HashMap::new());
     Status::with_error_details(code, "refused by the script", details)
 }
@@ -161,7 +189,7 @@ impl UpdateService for Service {
         if let Some(reason) = script.refused_check_ins.pop_front() {
             return Err(refusal(Code::PermissionDenied, reason));
         }
-        assert!(request.metadata().get("authorization").unwrap().to_str().unwrap().starts_with("Bearer otad_"));
+        script.gate.admit(&request)?;
         script.check_ins.push(request.into_inner());
         let inventory_wanted = script.inventories.is_empty();
         let deployments = script.offers.clone();
