@@ -194,6 +194,18 @@ kinds! {
     DeploymentSuperseded = "deployment.superseded",
     /// A failed deployment was queued again.
     DeploymentRetried = "deployment.retried",
+    /// Operators signed what may be installed.
+    TargetsPublished = "targets.published",
+    /// A repository has another root.
+    RootPublished = "root.published",
+    /// The operators took the root keys over.
+    RootAdopted = "root.adopted",
+    /// A key may sign targets from then on.
+    TargetsKeyAdded = "targets_key.added",
+    /// A key of the server's was replaced.
+    ServerKeyRotated = "server_key.rotated",
+    /// What a device should run was signed for the road.
+    DeviceMetadataExported = "device.metadata_exported",
 }
 
 impl From<crate::deployment::Progress> for Kind {

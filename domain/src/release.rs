@@ -80,6 +80,8 @@ pub struct Release {
     pub creator: String,
     /// Counts its changes.
     pub revision: i64,
+    /// Whether a signed targets document lists it. Only then can it be assigned.
+    pub is_signed: bool,
 }
 
 /// A release to publish, once every field by itself has been found right.

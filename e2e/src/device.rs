@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ota_domain::{Sha256Digest, secret::EnrollmentString};
 use ota_proto::device::v1::{
     CheckInRequest, CheckInResponse, CreateChallengeRequest, CreateSessionRequest, Deployment, DeploymentState,
-    DownloadRequest, EncodingKind, EnrollRequest, EnrollmentState, Payload, RenewCertificateRequest,
+    DownloadRequest, EncodingKind, EnrollRequest, EnrollmentState, MetadataVersions, Payload, RenewCertificateRequest,
     ReportProgressRequest, RunningRelease, Verdict, WatchRequest, WatchResponse,
     enrollment_service_client::EnrollmentServiceClient, update_service_client::UpdateServiceClient,
 };
@@ -179,8 +179,19 @@ impl TestDevice {
     /// # Errors
     /// When refused.
     pub async fn check_in_running(&self, running: &[RunningRelease]) -> Result<CheckInResponse, Status> {
-        let request =
-            CheckInRequest { running: running.to_vec(), agent_version: "1.0.0".to_owned(), ..Default::default() };
+        let request = CheckInRequest {
+            running: running.to_vec(),
+            agent_version: "1.0.0".to_owned(),
+            // What a device holds that has checked in before: with less it would be brought up to date each time.
+            metadata: Some(MetadataVersions {
+                image_root: 1,
+                image_timestamp: 1,
+                image_snapshot: 1,
+                director_root: 1,
+                director: 1,
+            }),
+            ..Default::default()
+        };
         Ok(self.updates().check_in(request).await?.into_inner())
     }
 

@@ -19,6 +19,7 @@ pub mod raw;
 pub mod refusal;
 pub mod server;
 pub mod signed;
+pub mod signing;
 pub mod small_disk;
 pub mod tree;
 

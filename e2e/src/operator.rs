@@ -154,11 +154,26 @@ impl Operator {
         self.create_release(package, version, release).await.expect("a publisher publishes a release")
     }
 
-    /// Publishes a release. Makes the package when there is none.
+    /// Publishes a release and signs it, so that it can be assigned. Makes the package when there is none.
     ///
     /// # Errors
     /// When refused.
     pub async fn create_release(&self, package: &str, version: &str, release: Release) -> Result<Release, Status> {
+        let release = self.create_unsigned_release(package, version, release).await?;
+        self.sign(&release).await?;
+        Ok(Release { is_signed: true, ..release })
+    }
+
+    /// Publishes a release that no signed list has yet. Makes the package when there is none.
+    ///
+    /// # Errors
+    /// When refused.
+    pub async fn create_unsigned_release(
+        &self,
+        package: &str,
+        version: &str,
+        release: Release,
+    ) -> Result<Release, Status> {
         let request = CreateReleaseRequest {
             parent: format!("packages/{package}"),
             version: version.to_owned(),

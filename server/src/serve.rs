@@ -74,7 +74,10 @@ pub fn services(
         .add_service(served!(PackageServiceServer, admin::package::Packages::new(app.clone())))
         .add_service(served!(RolloutServiceServer, admin::rollout::Rollouts::new(app.clone())))
         .add_service(served!(StatusServiceServer, admin::status::StatusReport::new(app.clone())))
-        .add_service(served!(TrustServiceServer, admin::trust::Trust));
+        .add_service(
+            TrustServiceServer::new(admin::trust::Trust::new(app.clone()))
+                .max_decoding_message_size(admin::trust::MAX_REQUEST_BYTES),
+        );
     let download = {
         let app = app.clone();
         tower::service_fn(move |request| device::download::serve(app.clone(), request))

@@ -203,6 +203,7 @@ impl Server {
             pool: database.pool.clone(),
             blobs: Arc::new(blobs),
             keys: Arc::new(keys),
+            published: Arc::default(),
             fleet: Arc::new(fleet),
             settings: Settings {
                 max_payload_bytes: config.max_payload_bytes,

@@ -5,10 +5,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
-use ota_domain::{DeviceId, Sha256Digest, deployment::State, device::Running, event::Kind, schedule};
+use chrono::{DateTime, TimeDelta, Utc};
+use ota_domain::{
+    DeviceId, Sha256Digest,
+    deployment::State,
+    device::{self, Running},
+    event::Kind,
+    schedule,
+};
 
-use super::{App, Error, Result, progress};
+use super::{
+    App, Error, Reason, Result, progress,
+    trust::{self, Asked, Export, Update},
+};
 use crate::{
     auth::Caller,
     db::{self, desired::Work, event::NewEvent},
@@ -24,6 +33,8 @@ pub struct CheckIn {
     pub agent_version: String,
     /// Checksum of its inventory, when it has one.
     pub inventory: Option<Sha256Digest>,
+    /// What it holds of the signed metadata.
+    pub trust: Asked,
 }
 
 /// What the device should do.
@@ -35,13 +46,19 @@ pub struct Orders {
     pub record: Arc<Record>,
     /// The server lacks the inventory.
     pub inventory_wanted: bool,
+    /// Signed metadata that the device lacks.
+    pub metadata: Option<Update>,
 }
 
 impl Orders {
     /// The open deployments the device was told of.
     pub fn work(&self) -> impl Iterator<Item = &Work> {
-        self.record.work.iter().filter(|work| work.state != State::Queued)
+        told(&self.record)
     }
+}
+
+fn told(record: &Record) -> impl Iterator<Item = &Work> {
+    record.work.iter().filter(|work| work.state != State::Queued)
 }
 
 /// Takes in what the device says and tells it what to do. `chance` is uniform in 0 to 1.
@@ -63,15 +80,47 @@ pub async fn check_in(
         transaction.commit().await?;
         record = read_again(app, record.id).await?;
     }
-    if record.work.iter().any(|work| work.state == State::Queued) {
-        grant(app, caller, record.id, now).await?;
-        record = read_again(app, record.id).await?;
-    }
+    record = granted(app, caller, record, now).await?;
+    let work: Vec<&Work> = self::told(&record).collect();
     Ok(Orders {
+        metadata: trust::update(app, &record, &work, &told.trust, now).await?,
         next_check_in: schedule::next_check_in(app.settings.check_in_interval, chance),
         inventory_wanted: told.inventory.is_some_and(|told| record.inventory != Some(told)),
         record,
     })
+}
+
+/// What a check-in would bring, signed for the road: for a device that cannot check in itself. Its queued deployments are
+/// granted, as it will be told of them.
+///
+/// # Errors
+/// `DEVICE_NOT_FOUND`; `DEVICE_STATE` for a device that is not accepted.
+pub async fn export(
+    app: &App,
+    caller: &Caller,
+    id: DeviceId,
+    lifetime: TimeDelta,
+    now: DateTime<Utc>,
+) -> Result<Export> {
+    app.fleet.forget(id);
+    let not_found = || Error::refused(Reason::DeviceNotFound, format!("no device devices/{id}"));
+    let record = app.fleet.device(id).await?.ok_or_else(not_found)?;
+    if record.state != device::State::Accepted {
+        let message = format!("devices/{id} is {}; only accepted devices are told what to run", record.state.as_str());
+        return Err(Error::refused(Reason::DeviceState, message));
+    }
+    let record = granted(app, caller, record, now).await?;
+    let work = told(&record).cloned().collect();
+    trust::export(app, caller, id, work, lifetime, now).await
+}
+
+/// The record once nothing in it is queued any more.
+async fn granted(app: &App, caller: &Caller, record: Arc<Record>, now: DateTime<Utc>) -> Result<Arc<Record>> {
+    if record.work.iter().all(|work| work.state != State::Queued) {
+        return Ok(record);
+    }
+    grant(app, caller, record.id, now).await?;
+    read_again(app, record.id).await
 }
 
 /// Grants the device's queued deployments. Another replica may have been faster: then there is nothing to grant.

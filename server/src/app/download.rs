@@ -1,10 +1,10 @@
-//! Any range of a payload, for a device that needs it.
+//! Any range of a payload, for a device that needs it; and the rest of one, for an operator.
 
 use std::ops::Range;
 
 use ota_domain::{Sha256Digest, release::Payload};
 
-use super::{App, Error, Reason, Result};
+use super::{App, Error, Reason, Result, payloads};
 use crate::{blobs::Reader, fleet::Record};
 
 /// A range of a payload that is open for reading.
@@ -29,6 +29,19 @@ pub async fn open(app: &App, record: &Record, sha256: Sha256Digest, offset: i64,
                 format!("no deployment of this device needs the payload {sha256}"),
             )
         })?;
+    open_range(app, payload, offset, length).await
+}
+
+/// Opens a payload from `offset` to its end, for an operator.
+///
+/// # Errors
+/// `PayloadNotFound` and `RangeInvalid`; when the database or the blob store does not answer.
+pub async fn open_rest(app: &App, sha256: Sha256Digest, offset: i64) -> Result<Download> {
+    let payload = payloads::get(app, sha256).await?.payload;
+    open_range(app, payload, offset, 0).await
+}
+
+async fn open_range(app: &App, payload: Payload, offset: i64, length: i64) -> Result<Download> {
     let range = range(payload, offset, length).ok_or_else(|| {
         let size = payload.size_bytes;
         Error::refused(

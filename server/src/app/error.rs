@@ -4,6 +4,8 @@ use std::{error::Error as StdError, fmt};
 
 use ota_domain::Violation;
 
+use crate::keys::OpenError;
+
 /// An error that is not the caller's.
 pub(super) type Source = Box<dyn StdError + Send + Sync>;
 
@@ -99,6 +101,20 @@ impl From<sqlx::Error> for Error {
             Self::Unavailable { dependency: Dependency::Database, source: error.into() }
         } else {
             Self::internal(error)
+        }
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Database(error) => error.into(),
+            OpenError::KeyFile(_)
+            | OpenError::KeyFileMissing
+            | OpenError::OtherKey { .. }
+            | OpenError::Damaged { .. }
+            | OpenError::Generate(_)
+            | OpenError::Sign(_) => Self::internal(error),
         }
     }
 }

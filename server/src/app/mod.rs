@@ -24,6 +24,7 @@ pub mod progress;
 pub mod releases;
 pub mod rollouts;
 pub mod status;
+pub mod trust;
 pub mod uploads;
 
 pub use error::{Class, Dependency, Error, Reason, Result, is_outage};
@@ -37,6 +38,8 @@ pub struct App {
     pub blobs: Arc<Blobs>,
     /// The server's own keys.
     pub keys: Arc<Keyring>,
+    /// The signed metadata as this replica last read it.
+    pub published: Arc<trust::Published>,
     /// What the server keeps in memory of the devices.
     pub fleet: Arc<Fleet>,
     /// What the operator set.

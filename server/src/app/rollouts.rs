@@ -32,7 +32,7 @@ const MOST_TOLD: usize = 20;
 /// Starts a rollout. With an `id` that exists and the same draft, answers with the rollout that is there.
 ///
 /// # Errors
-/// `ReleaseNotFound`, `ReleaseYanked`; `DeviceNotFound`, `DeviceState`, `HardwareMismatch` with all the named devices at
+/// `ReleaseNotFound`, `ReleaseYanked`, `ReleaseNotSigned`; `DeviceNotFound`, `DeviceState`, `HardwareMismatch` with all the named devices at
 /// fault; `SelectionEmpty`; `Invalid` for an `id` that was used for another draft.
 pub async fn create(
     app: &App,
@@ -52,7 +52,7 @@ pub async fn create(
         },
         None => RolloutId(Uuid::now_v7()),
     };
-    refuse_yanked(draft, &wanted)?;
+    refuse_unusable(draft, &wanted)?;
     let Selection { chosen, unfit } = choose(&mut transaction, draft, &wanted, Hold::AsTheyAre).await?;
     if chosen.is_empty() {
         return Err(nobody(draft, unfit));
@@ -93,7 +93,7 @@ pub async fn create(
 pub async fn preview(app: &App, draft: &Draft) -> Result<Preview> {
     let mut transaction = app.pool.begin().await?;
     let wanted = wanted(&mut transaction, draft).await?;
-    refuse_yanked(draft, &wanted)?;
+    refuse_unusable(draft, &wanted)?;
     let Selection { chosen, unfit } = choose(&mut transaction, draft, &wanted, Hold::Free).await?;
     let payload = wanted.payload.sha256;
     let current = db::rollout::count_running(&mut transaction, &chosen, &draft.package, payload).await?;
@@ -201,9 +201,14 @@ async fn wanted(connection: &mut PgConnection, draft: &Draft) -> Result<Wanted> 
     })
 }
 
-fn refuse_yanked(draft: &Draft, wanted: &Wanted) -> Result<()> {
+/// Refuses a release that no device would install.
+fn refuse_unusable(draft: &Draft, wanted: &Wanted) -> Result<()> {
     match wanted.state {
-        release::State::Published => Ok(()),
+        release::State::Published if wanted.is_signed => Ok(()),
+        release::State::Published => Err(Error::refused(
+            Reason::ReleaseNotSigned,
+            format!("{} {} is in no signed list yet, and no device would install it", draft.package, draft.version),
+        )),
         release::State::Yanked => Err(Error::refused(
             Reason::ReleaseYanked,
             format!("{} {} was yanked and is not installed any more", draft.package, draft.version),

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{App, Result, devices};
+use ota_trust::metadata::Mode;
+
+use super::{App, Result, devices, trust};
 use crate::db::{
     self,
     status::{DeviceCounts, WorkCounts},
@@ -15,6 +17,8 @@ pub struct Status {
     pub devices: DeviceCounts,
     /// What there is beside devices.
     pub work: WorkCounts,
+    /// Who holds the root keys.
+    pub trust_mode: Mode,
     /// What needs a person, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -27,7 +31,9 @@ pub async fn get(app: &App, now: DateTime<Utc>) -> Result<Status> {
     let mut connection = app.pool.acquire().await?;
     let devices = db::status::devices(&mut connection, devices::online_since(app, now)).await?;
     let work = db::status::work(&mut connection).await?;
-    Ok(Status { devices, work, warnings: warnings(app, &devices) })
+    let (trust_mode, expiring) = trust::warnings(&mut connection, now).await?;
+    let warnings = warnings(app, &devices).into_iter().chain(expiring).collect();
+    Ok(Status { devices, work, trust_mode, warnings })
 }
 
 fn warnings(app: &App, devices: &DeviceCounts) -> Vec<String> {

@@ -17,6 +17,7 @@ pub mod deployment;
 pub mod desired;
 pub mod device;
 pub mod device_running;
+pub mod director;
 pub mod enroll_token;
 pub mod event;
 pub mod event_seal;

@@ -8,6 +8,9 @@ pub const DEVICES: &str = "ota_devices";
 /// Channel that rings when events were recorded which somebody may be watching. Carries nothing.
 pub const EVENTS: &str = "ota_events";
 
+/// Channel that rings when signed metadata changed that is the same for the whole fleet. Carries nothing.
+pub const TRUST: &str = "ota_trust";
+
 /// Stands for all devices.
 pub const EVERYONE: &str = "*";
 
@@ -35,5 +38,12 @@ pub async fn devices(connection: &mut PgConnection, devices: &[DeviceId]) -> sql
 /// Wakes everybody who watches events. To be called in the transaction that recorded them.
 pub async fn events(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("SELECT pg_notify($1, '')", EVENTS).execute(connection).await?;
+    Ok(())
+}
+
+/// Tells every replica that the metadata it remembers is not the newest any more. To be called in the transaction of the
+/// change.
+pub async fn trust(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("SELECT pg_notify($1, '')", TRUST).execute(connection).await?;
     Ok(())
 }

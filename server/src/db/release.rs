@@ -5,6 +5,7 @@ use ota_domain::{
     DeploymentId, Hardware, PackageId, PackageName, ReleaseId, Sha256Digest, Version, deployment,
     release::{Draft, Installer, Payload, Release, State},
 };
+use ota_trust::metadata::Custom;
 use sqlx::PgConnection;
 
 use super::page::PageRequest;
@@ -29,6 +30,7 @@ struct Row {
     created_at: DateTime<Utc>,
     creator: String,
     revision: i64,
+    is_signed: bool,
 }
 
 impl From<Row> for Release {
@@ -47,6 +49,7 @@ impl From<Row> for Release {
             created_at: row.created_at,
             creator: row.creator,
             revision: row.revision,
+            is_signed: row.is_signed,
         }
     }
 }
@@ -62,7 +65,8 @@ pub async fn find(
         r#"SELECT release.id AS "id: ReleaseId", package.name AS "package: PackageName", version AS "version: Version",
                   release_counter, hardware AS "hardware: Vec<Hardware>", installer AS "installer: Installer",
                   payload_sha256 AS "payload_sha256: Sha256Digest", payload.size_bytes, unpacked_size_bytes, notes,
-                  state AS "state: State", release.created_at, creator, release.revision
+                  state AS "state: State", release.created_at, creator, release.revision,
+                  signed_at IS NOT NULL AS "is_signed!"
            FROM release
            JOIN package ON package.id = release.package_id
            JOIN payload ON payload.sha256 = release.payload_sha256
@@ -86,7 +90,8 @@ pub async fn list(
         r#"SELECT release.id AS "id: ReleaseId", package.name AS "package: PackageName", version AS "version: Version",
                   release_counter, hardware AS "hardware: Vec<Hardware>", installer AS "installer: Installer",
                   payload_sha256 AS "payload_sha256: Sha256Digest", payload.size_bytes, unpacked_size_bytes, notes,
-                  state AS "state: State", release.created_at, creator, release.revision
+                  state AS "state: State", release.created_at, creator, release.revision,
+                  signed_at IS NOT NULL AS "is_signed!"
            FROM release
            JOIN package ON package.id = release.package_id
            JOIN payload ON payload.sha256 = release.payload_sha256
@@ -203,4 +208,92 @@ pub async fn any_installs(connection: &mut PgConnection, payload: Sha256Digest) 
     )
     .fetch_one(connection)
     .await
+}
+
+/// A release as a signed entry has to list it.
+#[derive(Debug)]
+pub struct Listed {
+    /// What it is a version of.
+    pub package: PackageName,
+    /// Its version.
+    pub version: Version,
+    /// Its counter.
+    pub counter: i64,
+    /// The hardware types it fits.
+    pub hardware: Vec<Hardware>,
+    /// How it is installed.
+    pub installer: Installer,
+    /// What is installed.
+    pub payload: Payload,
+    /// Size of the installed tree; 0 when not known.
+    pub unpacked_size_bytes: u64,
+}
+
+/// Package names and versions of entries, as two parameters.
+fn names(entries: &[&Custom]) -> (Vec<String>, Vec<String>) {
+    entries.iter().map(|entry| (entry.package.to_string(), entry.version.to_string())).unzip()
+}
+
+/// Reads the releases of these entries, and holds them as they are until the transaction ends. Those that do not exist are
+/// left out.
+pub async fn listed(connection: &mut PgConnection, entries: &[&Custom]) -> sqlx::Result<Vec<Listed>> {
+    let (packages, versions) = names(entries);
+    let rows = sqlx::query!(
+        r#"SELECT package.name AS "package: PackageName", release.version AS "version: Version", release_counter,
+                  hardware AS "hardware: Vec<Hardware>", installer AS "installer: Installer",
+                  payload_sha256 AS "payload_sha256: Sha256Digest", payload.size_bytes, unpacked_size_bytes
+           FROM UNNEST($1::TEXT[], $2::TEXT[]) AS entry (package, version)
+           JOIN package ON package.name = entry.package
+           JOIN release ON release.package_id = package.id AND release.version = entry.version
+           JOIN payload ON payload.sha256 = release.payload_sha256
+           ORDER BY release.id
+           FOR NO KEY UPDATE OF release"#,
+        &packages,
+        &versions,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Listed {
+            package: row.package,
+            version: row.version,
+            counter: row.release_counter,
+            hardware: row.hardware,
+            installer: row.installer,
+            payload: Payload { sha256: row.payload_sha256, size_bytes: row.size_bytes.unsigned_abs() },
+            unpacked_size_bytes: row.unpacked_size_bytes.unsigned_abs(),
+        })
+        .collect())
+}
+
+/// Notes that signed entries list these releases from `now` on.
+pub async fn mark_signed(connection: &mut PgConnection, entries: &[&Custom], now: DateTime<Utc>) -> sqlx::Result<()> {
+    set_signed_at(connection, entries, Some(now)).await
+}
+
+/// Notes that no signed entry lists these releases any more.
+pub async fn mark_unsigned(connection: &mut PgConnection, entries: &[&Custom]) -> sqlx::Result<()> {
+    set_signed_at(connection, entries, None).await
+}
+
+async fn set_signed_at(
+    connection: &mut PgConnection,
+    entries: &[&Custom],
+    signed_at: Option<DateTime<Utc>>,
+) -> sqlx::Result<()> {
+    let (packages, versions) = names(entries);
+    sqlx::query!(
+        "UPDATE release
+         SET signed_at = $3
+         FROM UNNEST($1::TEXT[], $2::TEXT[]) AS entry (package, version)
+         JOIN package ON package.name = entry.package
+         WHERE release.package_id = package.id AND release.version = entry.version",
+        &packages,
+        &versions,
+        signed_at,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -26,6 +26,8 @@ pub struct Wanted {
     pub hardware: Vec<Hardware>,
     /// What it installs.
     pub payload: Payload,
+    /// Whether a signed targets document lists it.
+    pub is_signed: bool,
 }
 
 /// Finds a release and holds it as it is until the transaction ends, so that nobody yanks or deletes it meanwhile.
@@ -37,7 +39,8 @@ pub async fn wanted(
     let row = sqlx::query!(
         r#"SELECT release.id AS "id: ReleaseId", release.package_id AS "package: PackageId",
                   release.state AS "state: release::State", release.hardware AS "hardware: Vec<Hardware>",
-                  payload.sha256 AS "sha256: Sha256Digest", payload.size_bytes
+                  payload.sha256 AS "sha256: Sha256Digest", payload.size_bytes,
+                  release.signed_at IS NOT NULL AS "is_signed!"
            FROM release
            JOIN package ON package.id = release.package_id
            JOIN payload ON payload.sha256 = release.payload_sha256
@@ -54,6 +57,7 @@ pub async fn wanted(
         state: row.state,
         hardware: row.hardware,
         payload: Payload { sha256: row.sha256, size_bytes: row.size_bytes.unsigned_abs() },
+        is_signed: row.is_signed,
     }))
 }
 

@@ -65,3 +65,8 @@ pub async fn delete(connection: &mut PgConnection, name: &str) -> sqlx::Result<b
     let done = sqlx::query!("DELETE FROM server_key WHERE name = $1", name).execute(connection).await?;
     Ok(done.rows_affected() > 0)
 }
+
+/// Reads the names of all keys.
+pub async fn names(connection: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!("SELECT name FROM server_key ORDER BY name").fetch_all(connection).await
+}

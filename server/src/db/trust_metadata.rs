@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
+use super::notify;
+
 /// Key of the advisory lock that whoever signs the next documents holds: the letters `ota-tuf1`.
 const WRITERS_LOCK: i64 = i64::from_be_bytes(*b"ota-tuf1");
 
@@ -97,7 +99,13 @@ pub async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Stores a document and forgets what is long outdated.
+/// Lets the transaction, which has just begun, see everything as of one moment.
+pub async fn freeze(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(connection).await?;
+    Ok(())
+}
+
+/// Stores a document, forgets what is long outdated, and tells the replicas.
 pub async fn insert(connection: &mut PgConnection, new: &NewDocument, now: DateTime<Utc>) -> sqlx::Result<()> {
     let version = new.version.cast_signed();
     sqlx::query!(
@@ -118,9 +126,9 @@ pub async fn insert(connection: &mut PgConnection, new: &NewDocument, now: DateT
         new.role,
         version - KEPT_VERSIONS,
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    notify::trust(connection).await
 }
 
 /// Reads a version of a role's document.
@@ -208,4 +216,29 @@ pub async fn versions(connection: &mut PgConnection) -> sqlx::Result<Versions> {
         image_timestamp: row.image_timestamp.unsigned_abs(),
         director_root: row.director_root.unsigned_abs(),
     })
+}
+
+/// When the newest document of a role runs out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// Where it belongs.
+    pub repository: Repository,
+    /// The role whose document it is.
+    pub role: String,
+    /// Its version.
+    pub version: i64,
+    /// When it runs out.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Reads when the newest documents run out, one for each role.
+pub async fn expiries(connection: &mut PgConnection) -> sqlx::Result<Vec<Expiry>> {
+    sqlx::query_as!(
+        Expiry,
+        r#"SELECT DISTINCT ON (repository, role) repository AS "repository: Repository", role, version, expires_at
+           FROM trust_metadata
+           ORDER BY repository, role, version DESC"#,
+    )
+    .fetch_all(connection)
+    .await
 }

@@ -32,7 +32,7 @@ pub(super) async fn run(fleet: Arc<Fleet>) {
 
 async fn listen(fleet: &Fleet) -> sqlx::Result<()> {
     let mut listener = PgListener::connect_with(&fleet.pool).await?;
-    listener.listen_all([notify::DEVICES, notify::EVENTS]).await?;
+    listener.listen_all([notify::DEVICES, notify::EVENTS, notify::TRUST]).await?;
     // Whatever happened while nobody listened is not told any more.
     fleet.all_changed();
     loop {
@@ -40,6 +40,7 @@ async fn listen(fleet: &Fleet) -> sqlx::Result<()> {
             Some(notification) if notification.channel() == notify::EVENTS => {
                 fleet.events.send_modify(|count| *count += 1);
             }
+            Some(notification) if notification.channel() == notify::TRUST => fleet.trust_changed(),
             Some(notification) => match ids(notification.payload()) {
                 Some(ids) => fleet.changed(&ids),
                 None => fleet.all_changed(),

@@ -4,7 +4,13 @@
 //! and [`sweep`] finds what a lost notification left behind. [`doorbell`] wakes devices that hold a stream, [`presence`]
 //! writes signs of life in batches. Nothing here is the truth: a replica that loses it all reads it again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use ota_domain::DeviceId;
 use sqlx::PgPool;
@@ -37,6 +43,7 @@ pub struct Fleet {
     doorbell: Doorbell,
     presence: Presence,
     events: watch::Sender<u64>,
+    trust_changes: AtomicU64,
     stopping: CancellationToken,
     /// Rings when a deployment ended, which may have been its rollout's last.
     pub reconcile_rollouts: Notify,
@@ -51,6 +58,7 @@ impl Fleet {
             doorbell: Doorbell::default(),
             presence: Presence::new(check_in_interval),
             events: watch::Sender::new(0),
+            trust_changes: AtomicU64::new(0),
             stopping,
             reconcile_rollouts: Notify::new(),
             pool,
@@ -118,6 +126,17 @@ impl Fleet {
         self.events.subscribe()
     }
 
+    /// A counter that rises whenever signed metadata may have changed on any replica: what was remembered at a lower count
+    /// may be outdated.
+    pub fn trust_changes(&self) -> u64 {
+        self.trust_changes.load(Ordering::Acquire)
+    }
+
+    /// Notes that signed metadata may have changed.
+    fn trust_changed(&self) {
+        self.trust_changes.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Fires when the server begins to stop: streams end then.
     #[must_use]
     pub fn stopping(&self) -> CancellationToken {
@@ -134,6 +153,7 @@ impl Fleet {
 
     /// Drops every record and rings for everybody.
     fn all_changed(&self) {
+        self.trust_changed();
         self.records.forget_all();
         self.doorbell.ring_all();
         self.events.send_modify(|count| *count += 1);

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    app::{Dependency, Error, Reason, Result},
+    app::{Dependency, Error, Reason, Result, trust::Remembered},
     db::{
         self,
         desired::{DesiredRow, Work},
@@ -49,6 +49,8 @@ pub struct Record {
     pub running: Vec<Running>,
     /// What it should do.
     pub work: Vec<Work>,
+    /// What was last signed for it, as long as it should do just that.
+    pub signed: Remembered,
     /// When the database says any of this last changed.
     pub(super) changed_at: DateTime<Utc>,
     /// When its presence was last noted, in milliseconds since 1970.
@@ -65,6 +67,7 @@ impl Record {
             inventory: row.inventory_sha256.and_then(|bytes| Sha256Digest::try_from(bytes.as_slice()).ok()),
             running: row.running,
             work: row.work,
+            signed: Remembered::default(),
             changed_at: row.changed_at,
             noted_at: AtomicI64::new(i64::MIN),
         }

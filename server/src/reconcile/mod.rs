@@ -13,16 +13,21 @@ use crate::app::{App, Result};
 
 mod rollouts;
 mod seals;
+mod trust;
 mod uploads;
 
 /// How often room is looked for that can be given back. Nobody waits for it.
 const UPLOADS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often documents are looked at that may run out: a small part of the half day that the shortest-lived has left then.
+const TRUST_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Runs every reconciler until `stop`. A round in progress is finished.
 pub async fn run(app: App, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     tasks.spawn(complete_rollouts(app.clone(), stop.clone()));
     tasks.spawn(seal_events(app.clone(), stop.clone()));
+    tasks.spawn(keep_trust_fresh(app.clone(), stop.clone()));
     tasks.spawn(give_back_room(app, stop));
     while tasks.join_next().await.is_some() {}
 }
@@ -33,6 +38,11 @@ async fn complete_rollouts(app: App, stop: CancellationToken) {
 
 async fn seal_events(app: App, stop: CancellationToken) {
     repeat("sealing events", &stop, || seals::run_once(&app, Utc::now()), || seals::due(&app)).await;
+}
+
+async fn keep_trust_fresh(app: App, stop: CancellationToken) {
+    let due = || tokio::time::sleep(TRUST_INTERVAL);
+    repeat("signing metadata again", &stop, || trust::run_once(&app, Utc::now()), due).await;
 }
 
 async fn give_back_room(app: App, stop: CancellationToken) {

@@ -1,19 +1,26 @@
 //! One call of every RPC that goes well, and what these speak of.
 
 use bytes::Bytes;
+use chrono::Utc;
 use ota_domain::{Sha256Digest, secret::EnrollmentString};
 use ota_e2e::{
-    TestDevice, TestKey, TestServer,
+    Operator, TestDevice, TestKey, TestServer,
     credential::Bearer,
     device::{payload, runs},
     operator::{crc32c, unique_payload},
     raw::RawClient,
+    signing,
 };
 use ota_proto::{
     admin::v1::{self as admin, create_upload_response::Presence, target::Choice},
     device::v1 as device,
 };
 use ota_server::auth::policy::{self, Demand};
+use ota_trust::{
+    image::Catalog,
+    key::{PrivateKey, Signer as _},
+    metadata::{self, Role},
+};
 use prost::Message;
 use uuid::Uuid;
 
@@ -52,6 +59,8 @@ pub(super) struct World {
     cancelable: [String; 2],
     failed: String,
     proof: device::CreateSessionRequest,
+    targets: admin::PublishTargetsRequest,
+    roots: admin::PublishRootsRequest,
 }
 
 impl World {
@@ -98,6 +107,7 @@ impl World {
         ];
         let made = op.access().create_api_token(token_request()).await.expect("a token is created").into_inner();
         let proof = prove(server, &known_device).await;
+        let (targets, roots) = next_metadata(&op).await;
         Self {
             unknown_device: op.enroll().await,
             operator: op.bearer(),
@@ -120,6 +130,8 @@ impl World {
             cancelable: [cancelable_rollout, cancelable_deployment],
             failed,
             proof,
+            targets,
+            roots,
         }
     }
 
@@ -132,6 +144,21 @@ impl World {
         };
         RawClient::new(&server.url(), bearer)
     }
+}
+
+/// What may be published next.
+async fn next_metadata(op: &Operator) -> (admin::PublishTargetsRequest, admin::PublishRootsRequest) {
+    let repository = op.image_repository().await.expect("anybody reads the image repository");
+    let mut catalog = Catalog::open(&repository).expect("the repository is whole");
+    catalog.raise_floor(&"other".parse().expect("a name"), 1);
+    let documents = catalog.publish(Utc::now(), &[signing::key()]).expect("the key signs").into_iter();
+    let targets = admin::PublishTargetsRequest {
+        expected_snapshot_version: repository.versions().snapshot.cast_signed(),
+        documents: documents.map(|(role, bytes)| admin::TargetsDocument { role, document: bytes.into() }).collect(),
+    };
+    let root = repository.root().next(Utc::now() + Role::Root.lifetime());
+    let image_root = metadata::sign(&root, &[]).expect("a root can be written").into();
+    (targets, admin::PublishRootsRequest { image_root, ..Default::default() })
 }
 
 /// What begins a session of a device.
@@ -383,15 +410,42 @@ impl World {
             ),
             call("/ota.admin.v1.StatusService/GetStatus", admin::GetStatusRequest {}),
             call("/ota.admin.v1.TrustService/GetTrustStatus", admin::GetTrustStatusRequest {}),
-            call("/ota.admin.v1.TrustService/GetMetadata", admin::GetMetadataRequest::default()),
-            call("/ota.admin.v1.TrustService/PublishTargets", admin::PublishTargetsRequest::default()),
-            call("/ota.admin.v1.TrustService/PublishRoots", admin::PublishRootsRequest::default()),
-            call("/ota.admin.v1.TrustService/AddTargetsKey", admin::AddTargetsKeyRequest::default()),
-            call("/ota.admin.v1.TrustService/RotateServerKey", admin::RotateServerKeyRequest::default()),
-            call("/ota.admin.v1.TrustService/ExportDeviceMetadata", admin::ExportDeviceMetadataRequest::default()),
+            call(
+                "/ota.admin.v1.TrustService/GetMetadata",
+                admin::GetMetadataRequest {
+                    repository: admin::Repository::Image.into(),
+                    role: "targets".to_owned(),
+                    version: 0,
+                },
+            ),
+            call("/ota.admin.v1.TrustService/PublishTargets", self.targets.clone()),
+            call("/ota.admin.v1.TrustService/PublishRoots", self.roots.clone()),
+            call(
+                "/ota.admin.v1.TrustService/AddTargetsKey",
+                admin::AddTargetsKeyRequest {
+                    public_key: PrivateKey::generate().expect("a key").public_key().to_spki_der().into(),
+                },
+            ),
+            call(
+                "/ota.admin.v1.TrustService/RotateServerKey",
+                admin::RotateServerKeyRequest {
+                    repository: admin::Repository::Director.into(),
+                    role: "targets".to_owned(),
+                },
+            ),
+            call(
+                "/ota.admin.v1.TrustService/ExportDeviceMetadata",
+                admin::ExportDeviceMetadataRequest {
+                    device: self.known_device.name(),
+                    lifetime: Some(prost_types::Duration { seconds: 3_600, nanos: 0 }),
+                },
+            ),
             call("/ota.admin.v1.AccessService/GetLoginOptions", admin::GetLoginOptionsRequest {}),
             call("/ota.admin.v1.EventService/ListEventSeals", admin::ListEventSealsRequest::default()),
-            call("/ota.admin.v1.PackageService/DownloadPayload", admin::DownloadPayloadRequest::default()),
+            call(
+                "/ota.admin.v1.PackageService/DownloadPayload",
+                admin::DownloadPayloadRequest { name: format!("payloads/{}", self.payload), offset: 0 },
+            ),
             call(
                 "/ota.device.v1.EnrollmentService/GetTrustAnchors",
                 device::GetTrustAnchorsRequest { token_id: self.enrollment.token_id() },

@@ -68,7 +68,7 @@ pub fn release(release: Release) -> v1::Release {
         create_time: Some(convert::timestamp(release.created_at)),
         creator: release.creator,
         etag: release.revision.to_string(),
-        is_signed: false,
+        is_signed: release.is_signed,
     }
 }
 

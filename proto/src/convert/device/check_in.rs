@@ -59,6 +59,17 @@ pub fn request(told: &wire::CheckInRequest) -> Result<(Vec<Running>, Option<Sha2
         }
     }
     violations.require(matches!(told.nonce.len(), 0 | 16..=32), "nonce", "must be empty or have 16 to 32 bytes");
+    if let Some(held) = &told.metadata {
+        for (field, version) in [
+            ("metadata.image_root", held.image_root),
+            ("metadata.image_timestamp", held.image_timestamp),
+            ("metadata.image_snapshot", held.image_snapshot),
+            ("metadata.director_root", held.director_root),
+            ("metadata.director", held.director),
+        ] {
+            violations.require(version >= 0, field, "must be a version, or 0 for none");
+        }
+    }
     violations.finish(Some((running, inventory)))
 }
 

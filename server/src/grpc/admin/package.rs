@@ -1,7 +1,9 @@
 //! `PackageService`.
 
+use std::pin::Pin;
+
 use chrono::Utc;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use ota_domain::{PackageName, ReleaseId, Sha256Digest, UploadId, Version, Violations, text};
 use ota_proto::{
     admin::v1::{self, create_upload_response::Presence, package_service_server::PackageService},
@@ -14,14 +16,18 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     app::{
-        App, Error, Reason, packages, payloads,
+        App, Error, Reason,
+        download::{self, Download},
+        packages, payloads,
         releases::{self, Publishing},
         uploads::{self, Broken, Piece},
     },
     db::page,
-    grpc::{caller, not_implemented},
+    grpc::caller,
 };
 
+/// Bytes in a piece of a download.
+const PIECE_BYTES: u64 = 256 * 1024;
 /// Most characters in the reason for a yank.
 const MAX_REASON: usize = 1_024;
 
@@ -193,10 +199,26 @@ impl PackageService for Packages {
         Ok(Response::new(v1::GetPayloadResponse { payload: Some(convert::payload(stored)) }))
     }
 
-    type DownloadPayloadStream = tokio_stream::Empty<Result<v1::DownloadPayloadResponse, Status>>;
+    type DownloadPayloadStream = Pin<Box<dyn Stream<Item = Result<v1::DownloadPayloadResponse, Status>> + Send>>;
 
-    async fn download_payload(&self, _: Request<v1::DownloadPayloadRequest>) -> Answer<Self::DownloadPayloadStream> {
-        Err(not_implemented("downloads for operators"))
+    async fn download_payload(
+        &self,
+        request: Request<v1::DownloadPayloadRequest>,
+    ) -> Answer<Self::DownloadPayloadStream> {
+        let request = request.into_inner();
+        let Download { reader, range } =
+            download::open_rest(&self.app, payload_name(&request.name)?, request.offset).await?;
+        Ok(Response::new(Box::pin(async_stream::try_stream! {
+            let mut offset = range.start;
+            while offset < range.end {
+                let length = PIECE_BYTES.min(range.end - offset);
+                let data = reader.read(offset, length as usize).await?;
+                let crc32c = crc_fast::crc32_iscsi(&data);
+                let start = offset.cast_signed();
+                offset += data.len() as u64;
+                yield v1::DownloadPayloadResponse { offset: start, crc32c, data };
+            }
+        })))
     }
 
     async fn delete_payload(&self, request: Request<v1::DeletePayloadRequest>) -> Answer<v1::DeletePayloadResponse> {

@@ -5,6 +5,7 @@ use ota_proto::{
     admin::v1::{DeviceCounts, GetStatusRequest, GetStatusResponse, status_service_server::StatusService},
     convert,
 };
+use ota_trust::metadata::Mode;
 use tonic::{Request, Response, Status};
 
 use crate::app::{App, status};
@@ -47,8 +48,15 @@ impl StatusService for StatusReport {
             payload_bytes: status.work.payload_bytes,
             active_rollout_count: status.work.open_rollouts,
             deployments_in_progress: status.work.open_deployments,
-            trust_mode: String::new(),
+            trust_mode: trust_mode(status.trust_mode).to_owned(),
             warnings: status.warnings,
         }))
+    }
+}
+
+fn trust_mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Managed => "managed",
+        Mode::Adopted => "adopted",
     }
 }

@@ -8,9 +8,9 @@ use ota_domain::Sha256Digest;
 use ota_proto::{
     convert::{self, device as wire_device},
     device::v1::{
-        CheckInRequest, CheckInResponse, Deployment, DownloadRequest, DownloadResponse, ReportInventoryRequest,
-        ReportInventoryResponse, ReportProgressRequest, ReportProgressResponse, WatchRequest, WatchResponse,
-        update_service_server::UpdateService,
+        CheckInRequest, CheckInResponse, Deployment, DownloadRequest, DownloadResponse, MetadataUpdate,
+        MetadataVersions, ReportInventoryRequest, ReportInventoryResponse, ReportProgressRequest,
+        ReportProgressResponse, TargetsDocument, WatchRequest, WatchResponse, update_service_server::UpdateService,
     },
 };
 use tokio_stream::Empty;
@@ -18,7 +18,11 @@ use tonic::{Request, Response, Status};
 
 use super::record;
 use crate::{
-    app::{self, App, Error, Reason, check_in::CheckIn},
+    app::{
+        self, App, Error, Reason,
+        check_in::CheckIn,
+        trust::{Asked, Held, Update},
+    },
     db::desired::Work,
     grpc::{RETIRED, caller, retiring},
 };
@@ -45,14 +49,15 @@ impl UpdateService for Updates {
         let (caller, record) = (caller(&request), record(request.extensions()));
         let told = request.into_inner();
         let (running, inventory) = wire_device::check_in::request(&told).map_err(Error::Invalid)?;
-        let told = CheckIn { running, agent_version: told.agent_version, inventory };
+        let trust = Asked { held: held(told.metadata), nonce: (!told.nonce.is_empty()).then_some(told.nonce) };
+        let told = CheckIn { running, agent_version: told.agent_version, inventory, trust };
         let now = Utc::now();
         let orders = app::check_in::check_in(&self.app, &caller, record, told, now, rand::random()).await?;
         Ok(Response::new(CheckInResponse {
             next_check_in: Some(convert::duration(orders.next_check_in)),
             deployments: orders.work().map(deployment).collect(),
             inventory_wanted: orders.inventory_wanted,
-            metadata: None,
+            metadata: orders.metadata.map(metadata),
             server_time: Some(convert::timestamp(now)),
         }))
     }
@@ -117,7 +122,40 @@ impl UpdateService for Updates {
     }
 }
 
-fn deployment(work: &Work) -> Deployment {
+/// What the device holds; nothing when it says nothing. The versions were found right.
+fn held(versions: Option<MetadataVersions>) -> Held {
+    let versions = versions.unwrap_or_default();
+    Held {
+        image_root: versions.image_root.unsigned_abs(),
+        image_timestamp: versions.image_timestamp.unsigned_abs(),
+        image_snapshot: versions.image_snapshot.unsigned_abs(),
+        director_root: versions.director_root.unsigned_abs(),
+        director: versions.director.unsigned_abs(),
+    }
+}
+
+/// Signed metadata for the wire.
+pub(crate) fn metadata(update: Update) -> MetadataUpdate {
+    let [director_timestamp, director_snapshot, director_targets] = update.director.unwrap_or_default();
+    MetadataUpdate {
+        image_roots: update.image_roots,
+        image_timestamp: update.image_timestamp.unwrap_or_default(),
+        image_snapshot: update.image_snapshot.unwrap_or_default(),
+        image_targets: update
+            .image_targets
+            .into_iter()
+            .map(|(role, document)| TargetsDocument { role, document })
+            .collect(),
+        director_roots: update.director_roots,
+        director_timestamp,
+        director_snapshot,
+        director_targets,
+        freshness: update.freshness.unwrap_or_default(),
+    }
+}
+
+/// A deployment for the wire.
+pub(crate) fn deployment(work: &Work) -> Deployment {
     Deployment {
         deployment: work.deployment.to_string(),
         attempt: work.attempt,
