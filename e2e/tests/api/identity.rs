@@ -1,13 +1,19 @@
 //! How devices prove who they are: their keys, certificates and sessions.
 
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
 use ota_domain::secret::{BearerToken, EnrollmentString};
 use ota_e2e::{
-    TestKey, TestServer, assert_refused, assert_violates, credential::Bearer, device::session, raw::RawClient,
+    Operator, TestDevice, TestKey, TestServer, assert_refused, assert_violates,
+    credential::Bearer,
+    device::{enroll_request, session},
+    raw::RawClient,
 };
 use ota_proto::{
-    admin::v1::EnrollToken,
+    admin::v1::{ApproveDeviceRequest, DeviceState, EnrollToken, GetStatusRequest},
     device::v1::{
-        CreateChallengeRequest, CreateSessionRequest, GetTrustAnchorsRequest,
+        CreateChallengeRequest, CreateSessionRequest, EnrollRequest, EnrollmentState, GetTrustAnchorsRequest,
         enrollment_service_client::EnrollmentServiceClient,
     },
 };
@@ -112,4 +118,73 @@ async fn a_session_is_good_at_every_replica() {
     let device = server.admin().enroll().await;
     device.at(&replica.url()).check_in().await.unwrap();
     session(&replica.channel(), device.id(), device.key()).await.unwrap();
+}
+
+/// Enrols a machine with a board serial and a fresh key.
+async fn enroll_machine(server: &TestServer, string: &str, hardware_id: &str) -> TestDevice {
+    let key = TestKey::generate();
+    let request = EnrollRequest { hardware_id: hardware_id.to_owned(), ..enroll_request(string, &key) };
+    TestDevice::enroll_by(server.channel(), request, &key).await.expect("a machine enrols")
+}
+
+async fn many_times(admin: &Operator) -> String {
+    let labels = HashMap::from([("site".to_owned(), "lab".to_owned())]);
+    admin.enrollment_string(EnrollToken { max_uses: 100, labels, ..Default::default() }).await
+}
+
+#[tokio::test]
+async fn a_machine_that_comes_with_another_key_waits_and_is_shown() {
+    let server = TestServer::start().await;
+    let admin = server.admin();
+    let string = many_times(&admin).await;
+    let first = enroll_machine(&server, &string, "serial-1").await;
+    let other = enroll_machine(&server, &string, "serial-2").await;
+    let second = enroll_machine(&server, &string, "serial-1").await;
+    assert_eq!((first.state(), other.state()), (EnrollmentState::Accepted, EnrollmentState::Accepted));
+    assert_eq!(second.state(), EnrollmentState::Pending, "whatever the token says");
+    first.check_in().await.unwrap();
+    assert_refused(&second.check_in().await.unwrap_err(), Code::PermissionDenied, "DEVICE_PENDING");
+    assert_eq!(admin.device(&second.name()).await.identity_conflicts, [first.name()]);
+    assert_eq!(admin.device(&first.name()).await.identity_conflicts, [second.name()]);
+    assert!(admin.device(&other.name()).await.identity_conflicts.is_empty());
+    let events = admin.events_of(&second.name()).await;
+    let conflict = events.iter().find(|event| event.kind == "device.identity_conflict").expect("the event");
+    assert_eq!(
+        (&conflict.details["hardware_id"], &conflict.details["devices"]),
+        (&"serial-1".to_owned(), &first.name())
+    );
+    let status = admin.status().get_status(GetStatusRequest {}).await.unwrap().into_inner();
+    assert!(status.warnings.iter().any(|warning| warning.contains("another device")), "{:?}", status.warnings);
+}
+
+#[tokio::test]
+async fn approving_in_place_of_the_others_takes_their_labels_and_takes_them_out() {
+    let server = TestServer::start().await;
+    let admin = server.admin();
+    let string = many_times(&admin).await;
+    let old = enroll_machine(&server, &string, "serial-1").await;
+    let plain = admin.enrollment_string(EnrollToken { max_uses: 2, ..Default::default() }).await;
+    let (lost, new) =
+        (enroll_machine(&server, &plain, "serial-1").await, enroll_machine(&server, &plain, "serial-1").await);
+    let request = ApproveDeviceRequest { name: new.name(), replace_conflicting: true };
+    let approved = admin.devices().approve_device(request.clone()).await.unwrap().into_inner().device.unwrap();
+    assert_eq!((approved.state(), approved.labels["site"].as_str()), (DeviceState::Accepted, "lab"));
+    assert!(approved.identity_conflicts.is_empty());
+    new.check_in().await.unwrap();
+    for gone in [&old, &lost] {
+        assert_eq!(admin.device(&gone.name()).await.state(), DeviceState::Decommissioned);
+        assert_refused(&gone.check_in().await.unwrap_err(), Code::PermissionDenied, "DEVICE_DECOMMISSIONED");
+    }
+    // Again changes nothing.
+    let again = admin.devices().approve_device(request).await.unwrap().into_inner().device.unwrap();
+    assert_eq!(again, approved);
+}
+
+#[tokio::test]
+async fn of_machines_with_one_serial_that_come_at_once_one_is_let_in() {
+    let server = TestServer::start().await;
+    let string = many_times(&server.admin()).await;
+    let all = join_all((0..8).map(|_| enroll_machine(&server, &string, "serial-1"))).await;
+    let accepted = all.iter().filter(|device| device.state() == EnrollmentState::Accepted).count();
+    assert_eq!(accepted, 1);
 }

@@ -6,26 +6,20 @@ Shares no code with the project. Its stubs are made anew from the protos by grpc
                                                       input, then does the work it is given and prints what it saw
 """
 
+import base64
 import hashlib
 import json
 import os
 import sys
 import tempfile
+import uuid
 
 import grpc
 import grpc_tools
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_tools import protoc
-
-ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-
-
-def base58(data):
-    number, text = int.from_bytes(data, "big"), ""
-    while number:
-        number, digit = divmod(number, 58)
-        text = ALPHABET[digit] + text
-    return "1" * (len(data) - len(data.lstrip(b"\0"))) + text
-
 
 def crc32c_table():
     table = []
@@ -55,6 +49,22 @@ def make_stubs(protos, folder):
     sys.path.insert(0, folder)
 
 
+def check_pin(pin, anchors):
+    authority = x509.load_der_x509_certificate(anchors.certificate_authority).public_key()
+    spki = authority.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    roots = [hashlib.sha256(root).digest() for root in (anchors.image_root, anchors.director_root)]
+    over = hashlib.sha256(spki + roots[0] + roots[1]).digest()
+    assert base64.b32encode(over).decode().lower().rstrip("=") == pin, "this is another server"
+
+
+def check_certificate(enrolled, key, anchors):
+    certificate = x509.load_der_x509_certificate(enrolled.certificate_chain[0])
+    certificate.verify_directly_issued_by(x509.load_der_x509_certificate(anchors.certificate_authority))
+    assert certificate.public_key() == key.public_key()
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [name.value for name in names] == [f"urn:ota:device:{enrolled.device}"], names
+
+
 def main(protos, address, enrolment_string, stubs):
     make_stubs(protos, stubs)
     from ota.device.v1 import enrollment_service_pb2 as enrollment
@@ -65,13 +75,29 @@ def main(protos, address, enrolment_string, stubs):
     channel = grpc.insecure_channel(address)
     kind, token_id, secret, pin = enrolment_string.split(".")
     assert kind == "ota1", kind
-    credential = os.urandom(32)
-    request = enrollment.EnrollRequest(token_id=token_id, secret=secret, hardware="python", credential=credential)
-    enrolled = enrollment_grpc.EnrollmentServiceStub(channel).Enroll(request, timeout=10)
+    enroller = enrollment_grpc.EnrollmentServiceStub(channel)
+    anchors = enroller.GetTrustAnchors(enrollment.GetTrustAnchorsRequest(token_id=token_id), timeout=10)
+    check_pin(pin, anchors)
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    request = enrollment.EnrollRequest(
+        token_id=token_id,
+        secret=secret,
+        hardware="python",
+        certificate_request=request.public_bytes(serialization.Encoding.DER),
+    )
+    enrolled = enroller.Enroll(request, timeout=10)
     assert enrolled.state == enrollment.ENROLLMENT_STATE_ACCEPTED, enrolled
+    check_certificate(enrolled, key, anchors)
     print(enrolled.device, flush=True)
 
-    bearer = f"Bearer otad_{enrolled.device.replace('-', '')}_{base58(credential)}"
+    challenge = enroller.CreateChallenge(enrollment.CreateChallengeRequest(), timeout=10).challenge
+    proof = b"ota-session-v1\0" + uuid.UUID(enrolled.device).bytes + challenge
+    request = enrollment.CreateSessionRequest(
+        device=enrolled.device, challenge=challenge, signature=key.sign(proof, ec.ECDSA(hashes.SHA256()))
+    )
+    bearer = "Bearer " + enroller.CreateSession(request, timeout=10).token
     call = {"metadata": (("authorization", bearer),), "timeout": 30}
     service = update_grpc.UpdateServiceStub(channel)
 

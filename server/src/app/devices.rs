@@ -118,30 +118,77 @@ pub async fn decide(
 ) -> Result<Device> {
     let mut transaction = app.pool.begin().await?;
     let standing = db::device::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
-    let (kind, verb) = match decision {
-        Decision::Approve => (Kind::DeviceApproved, "approved"),
-        Decision::Reject => (Kind::DeviceRejected, "rejected"),
-        Decision::Decommission => (Kind::DeviceDecommissioned, "decommissioned"),
-    };
-    let state = standing.state.decide(decision).ok_or_else(|| {
-        Error::refused(
-            Reason::DeviceState,
-            format!("the device {id} is {} and cannot be {verb}", standing.state.as_str()),
-        )
-    })?;
-    if state != standing.state {
-        db::device::set_state(&mut transaction, id, state).await?;
-        let event = about(kind, id).detail("before", standing.state.as_str());
-        record(&mut transaction, caller, id, event).await?;
-        if state == device::State::Decommissioned {
-            cancel_deployments(&mut transaction, caller, id, now).await?;
-        }
-    }
+    let state = change_state(&mut transaction, caller, id, standing.state, decision, now).await?;
     let device = finish(app, transaction, id).await?;
     if state == device::State::Decommissioned {
         app.fleet.reconcile_rollouts.notify_one();
     }
     Ok(device)
+}
+
+/// Lets a device in that says it is a machine which others are already: it gets the labels of the newest of these that is
+/// accepted, or else of the newest, and all of them are taken out.
+///
+/// # Errors
+/// `DEVICE_NOT_FOUND`, and `DEVICE_STATE` when the device's state does not allow it.
+pub async fn approve_replacing(app: &App, caller: &Caller, id: DeviceId, now: DateTime<Utc>) -> Result<Device> {
+    let mut transaction = app.pool.begin().await?;
+    let hardware_id = read(&mut transaction, id).await?.hardware_id;
+    // Before the rows, so that two who approve at once do not wait for each other.
+    let mut others = db::device::same_machine(&mut transaction, &hardware_id).await?;
+    others.retain(|other| *other != id);
+    let standing = db::device::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    change_state(&mut transaction, caller, id, standing.state, Decision::Approve, now).await?;
+    let mut heir_of: Option<db::device::Standing> = None;
+    for other in others {
+        let Some(old) = db::device::lock(&mut transaction, other).await? else { continue };
+        change_state(&mut transaction, caller, other, old.state, Decision::Decommission, now).await?;
+        let better = heir_of
+            .as_ref()
+            .is_none_or(|best| best.state != device::State::Accepted && old.state == device::State::Accepted);
+        if better {
+            heir_of = Some(old);
+        }
+    }
+    if let Some(old) = heir_of
+        && old.labels != standing.labels
+    {
+        db::device::set_labels(&mut transaction, id, &old.labels).await?;
+        let event =
+            about(Kind::DeviceLabeled, id).detail("before", text(&standing.labels)).detail("after", text(&old.labels));
+        record(&mut transaction, caller, id, event).await?;
+    }
+    let device = finish(app, transaction, id).await?;
+    app.fleet.reconcile_rollouts.notify_one();
+    Ok(device)
+}
+
+/// Puts a device that is locked into the state that follows from the decision, and returns it.
+async fn change_state(
+    connection: &mut PgConnection,
+    caller: &Caller,
+    id: DeviceId,
+    before: device::State,
+    decision: Decision,
+    now: DateTime<Utc>,
+) -> Result<device::State> {
+    let (kind, verb) = match decision {
+        Decision::Approve => (Kind::DeviceApproved, "approved"),
+        Decision::Reject => (Kind::DeviceRejected, "rejected"),
+        Decision::Decommission => (Kind::DeviceDecommissioned, "decommissioned"),
+    };
+    let state = before.decide(decision).ok_or_else(|| {
+        Error::refused(Reason::DeviceState, format!("the device {id} is {} and cannot be {verb}", before.as_str()))
+    })?;
+    if state != before {
+        db::device::set_state(connection, id, state).await?;
+        let event = about(kind, id).detail("before", before.as_str());
+        record(connection, caller, id, event).await?;
+        if state == device::State::Decommissioned {
+            cancel_deployments(connection, caller, id, now).await?;
+        }
+    }
+    Ok(state)
 }
 
 async fn cancel_deployments(

@@ -44,5 +44,10 @@ fn warnings(app: &App, devices: &DeviceCounts) -> Vec<String> {
         1 => Some("1 device waits for approval.".to_owned()),
         pending => Some(format!("{pending} devices wait for approval.")),
     };
-    [plain, waiting].into_iter().flatten().collect()
+    let conflicting = match devices.conflicting {
+        0 => None,
+        1 => Some("1 of the waiting devices says it is a machine that another device is.".to_owned()),
+        many => Some(format!("{many} of the waiting devices say they are a machine that another device is.")),
+    };
+    [plain, waiting, conflicting].into_iter().flatten().collect()
 }

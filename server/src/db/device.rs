@@ -170,14 +170,12 @@ pub struct Standing {
     pub labels: Labels,
     /// Counts the operators' changes.
     pub revision: i64,
-    /// What its maker calls it.
-    pub hardware_id: String,
 }
 
 /// Reads what a change starts from, and keeps others from changing the device until the transaction ends.
 pub async fn lock(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<Option<Standing>> {
     let row = sqlx::query!(
-        r#"SELECT state AS "state: State", labels AS "labels: Json<Labels>", revision, hardware_id
+        r#"SELECT state AS "state: State", labels AS "labels: Json<Labels>", revision
            FROM device
            WHERE id = $1
            FOR NO KEY UPDATE"#,
@@ -185,12 +183,7 @@ pub async fn lock(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<O
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|row| Standing {
-        state: row.state,
-        labels: row.labels.0,
-        revision: row.revision,
-        hardware_id: row.hardware_id,
-    }))
+    Ok(row.map(|row| Standing { state: row.state, labels: row.labels.0, revision: row.revision }))
 }
 
 /// Changes a device's labels.

@@ -16,6 +16,8 @@ pub struct DeviceCounts {
     pub rejected: i64,
     /// Taken out.
     pub decommissioned: i64,
+    /// Wait for approval and say they are a machine that another device is.
+    pub conflicting: i64,
 }
 
 /// Counts devices; one heard of at `online_since` or later is online.
@@ -27,7 +29,8 @@ pub async fn devices(connection: &mut PgConnection, online_since: DateTime<Utc>)
                count(*) FILTER (WHERE state = 'accepted') AS "accepted!",
                count(*) FILTER (WHERE state = 'accepted' AND last_seen_at >= $1) AS "online!",
                count(*) FILTER (WHERE state = 'rejected') AS "rejected!",
-               count(*) FILTER (WHERE state = 'decommissioned') AS "decommissioned!"
+               count(*) FILTER (WHERE state = 'decommissioned') AS "decommissioned!",
+               count(*) FILTER (WHERE state = 'pending' AND identity_conflicts(device) <> '{}') AS "conflicting!"
            FROM device
            LEFT JOIN device_presence ON device_presence.device_id = device.id"#,
         online_since,

@@ -1,5 +1,7 @@
 //! Check-ins of a fleet at rest: 1 % of the devices have something open, for the others there is nothing new.
 
+mod trusted;
+
 use std::{
     path::Path,
     process::Command,
@@ -44,6 +46,10 @@ pub(crate) struct Options {
     /// Rounds of each side.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) rounds: usize,
+    /// Compare calls over TLS by devices that show certificates and tell what signed documents they hold with calls over
+    /// TLS that do neither.
+    #[arg(long)]
+    pub(crate) tls: bool,
 }
 
 /// One side's calls in one round.
@@ -58,8 +64,11 @@ struct Round {
 
 /// Measures and prints.
 pub(crate) async fn run(scratch: &Path, options: &Options) -> anyhow::Result<()> {
+    if options.tls {
+        return trusted::run(scratch, options).await;
+    }
     let product = Product::start(scratch, &[]).await?;
-    let devices: Arc<[Device]> = fleet::register(&product.database, options.devices).await?.into();
+    let devices: Arc<[Device]> = fleet::register(&product, options.devices).await?.into();
     let busy: Vec<_> = devices.iter().step_by(100).cloned().collect();
     fleet::deploy(&product.database, &busy, fleet::imaginary_payload()).await?;
 
@@ -141,6 +150,10 @@ struct Load {
     devices: Arc<[Device]>,
     in_flight: usize,
     next: Arc<AtomicUsize>,
+    /// What devices say.
+    request: CheckInRequest,
+    /// Whether they send their sessions along.
+    sessions: bool,
 }
 
 impl Load {
@@ -149,7 +162,14 @@ impl Load {
         for _ in 0..CONNECTIONS {
             channels.push(product::connect(url).await?);
         }
-        Ok(Self { channels, devices: Arc::clone(devices), in_flight, next: Arc::default() })
+        Ok(Self {
+            channels,
+            devices: Arc::clone(devices),
+            in_flight,
+            next: Arc::default(),
+            request: request(),
+            sessions: true,
+        })
     }
 
     /// Calls until `calls` were begun or the time is over, device after device.
@@ -160,6 +180,7 @@ impl Load {
         for caller in 0..self.in_flight {
             let mut client = UpdateServiceClient::new(self.channels[caller % CONNECTIONS].clone());
             let (devices, next) = (Arc::clone(&self.devices), Arc::clone(&self.next));
+            let (message, sessions) = (self.request.clone(), self.sessions);
             callers.spawn(async move {
                 let mut latencies = Vec::new();
                 while limit.is_none_or(|limit| began.elapsed() < limit) {
@@ -167,9 +188,11 @@ impl Load {
                     if turn >= last {
                         break;
                     }
-                    let mut request = Request::new(request());
-                    let authorization = devices[turn % devices.len()].authorization.clone();
-                    request.metadata_mut().insert("authorization", authorization);
+                    let mut request = Request::new(message.clone());
+                    if sessions {
+                        let authorization = devices[turn % devices.len()].authorization.clone();
+                        request.metadata_mut().insert("authorization", authorization);
+                    }
                     let asked = Instant::now();
                     client.check_in(request).await?;
                     latencies.push(asked.elapsed().as_secs_f64() * 1e6);

@@ -71,7 +71,7 @@ struct Round {
 pub(crate) async fn run(scratch: &Path, options: &Options) -> anyhow::Result<()> {
     let product = Product::start(scratch, &[]).await?;
     let most = options.streams.iter().copied().max().unwrap_or(1);
-    let devices = fleet::register(&product.database, most).await?;
+    let devices = fleet::register(&product, most).await?;
     let payload = store(&product, options.mib * MIB)?;
     fleet::deploy(&product.database, &devices, payload).await?;
     let first = devices.first().context("a download needs a device")?;

@@ -1,15 +1,17 @@
 //! Thousands of devices, written straight into the database: enrolling each would take longer than what is measured.
 
 use anyhow::Context as _;
-use ota_domain::{
-    DeviceId, Sha256Digest,
-    release::Payload,
-    secret::{BearerToken, Secret},
-};
-use sha2::{Digest as _, Sha256};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use ota_domain::{DeviceId, Sha256Digest, release::Payload};
+use ota_e2e::{TestKey, device::session};
 use sqlx::PgPool;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
 use uuid::Uuid;
+
+use crate::product::Product;
 
 /// What every device of the fleet runs.
 pub(crate) const RUNNING: (&str, &str, [u8; 32]) = ("gateway-fw", "1.0.0", [7; 32]);
@@ -20,17 +22,38 @@ const NEXT_VERSION: &str = "1.1.0";
 /// Rows in one statement.
 const BATCH: usize = 10_000;
 
+/// Sessions that are begun at once.
+const AT_ONCE: usize = 64;
+
 /// A registered device.
 #[derive(Debug, Clone)]
 pub(crate) struct Device {
     /// Its id.
     pub(crate) id: DeviceId,
+    /// Its key.
+    pub(crate) key: TestKey,
     /// The header it sends.
     pub(crate) authorization: MetadataValue<Ascii>,
 }
 
-/// Registers `count` accepted devices that run [`RUNNING`], as if long ago.
-pub(crate) async fn register(database: &PgPool, count: usize) -> anyhow::Result<Vec<Device>> {
+/// Registers `count` accepted devices that run [`RUNNING`], as if long ago, and begins a session of each.
+pub(crate) async fn register(product: &Product, count: usize) -> anyhow::Result<Vec<Device>> {
+    let keys = insert(&product.database, count).await?;
+    let channel = product.channel().await?;
+    let devices = stream::iter(keys).map(|(id, key)| begin(channel.clone(), id, key)).buffered(AT_ONCE);
+    devices.try_collect().await
+}
+
+async fn begin(channel: Channel, id: DeviceId, key: TestKey) -> anyhow::Result<Device> {
+    let bearer = session(&channel, &id.to_string(), &key).await?;
+    let header = format!("Bearer {}", bearer.token().context("a session has a token")?);
+    let mut authorization: MetadataValue<Ascii> = header.parse().context("a session is no header value")?;
+    // As the agent does.
+    authorization.set_sensitive(true);
+    Ok(Device { id, key, authorization })
+}
+
+async fn insert(database: &PgPool, count: usize) -> anyhow::Result<Vec<(DeviceId, TestKey)>> {
     let token = Uuid::now_v7();
     sqlx::query(
         "INSERT INTO enroll_token (id, secret_sha256, max_uses, expires_at, approval_required, created_at, creator)
@@ -43,21 +66,21 @@ pub(crate) async fn register(database: &PgPool, count: usize) -> anyhow::Result<
     for start in (0..count).step_by(BATCH) {
         let batch = BATCH.min(count - start);
         let mut ids = Vec::with_capacity(batch);
-        let mut credentials = Vec::with_capacity(batch);
+        let mut keys = Vec::with_capacity(batch);
         for _ in 0..batch {
-            let (id, secret) = (Uuid::now_v7(), Secret(rand::random()));
+            let (id, key) = (Uuid::now_v7(), TestKey::generate());
             ids.push(id);
-            credentials.push(Sha256::digest(secret.0).to_vec());
-            devices.push(device(DeviceId(id), secret)?);
+            keys.push(key.public().as_spki().to_vec());
+            devices.push((DeviceId(id), key));
         }
         // The sweep looks at what changed lately, and of a fleet at rest nothing did.
         sqlx::query(
-            "INSERT INTO device (id, state, hardware, credential_sha256, enroll_token_id, created_at, changed_at)
-             SELECT id, 'accepted', 'bench', credential, $3, now() - INTERVAL '1 day', now() - INTERVAL '1 day'
-             FROM unnest($1::UUID[], $2::BYTEA[]) AS new (id, credential)",
+            "INSERT INTO device (id, state, hardware, public_key, enroll_token_id, created_at, changed_at)
+             SELECT id, 'accepted', 'bench', public_key, $3, now() - INTERVAL '1 day', now() - INTERVAL '1 day'
+             FROM unnest($1::UUID[], $2::BYTEA[]) AS new (id, public_key)",
         )
         .bind(&ids)
-        .bind(&credentials)
+        .bind(&keys)
         .bind(token)
         .execute(database)
         .await?;
@@ -76,14 +99,6 @@ pub(crate) async fn register(database: &PgPool, count: usize) -> anyhow::Result<
     }
     sqlx::query("ANALYZE device, device_running").execute(database).await?;
     Ok(devices)
-}
-
-fn device(id: DeviceId, secret: Secret) -> anyhow::Result<Device> {
-    let bearer = format!("Bearer {}", BearerToken::Device { device: id, secret });
-    let mut authorization: MetadataValue<Ascii> = bearer.parse().context("a credential is no header value")?;
-    // As the agent does.
-    authorization.set_sensitive(true);
-    Ok(Device { id, authorization })
 }
 
 /// Gives these devices an open deployment of a payload, in the middle of its download.

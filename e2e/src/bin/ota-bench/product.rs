@@ -1,6 +1,6 @@
 //! The product under measurement: the released server on a Postgres of its own, in processes of their own.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, sync::Arc};
 
 use anyhow::{Context as _, ensure};
 use ota_e2e::operator::Operator;
@@ -8,9 +8,10 @@ use ota_server::{
     db::MIGRATOR,
     postgres::{Cluster, Durability},
 };
+use ota_tls::{Connector, DefaultTimeProvider, Identity, IdentitySlot, SeenCertificates, ServerTrust};
 use sqlx::PgPool;
 use tempfile::TempDir;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::child::{self, Child};
 
@@ -32,6 +33,15 @@ pub(crate) struct Product {
 impl Product {
     /// Starts both in a fresh folder beneath `scratch`. `flags` go to the server.
     pub(crate) async fn start(scratch: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::launch(scratch, &[&["--no-tls"], flags].concat()).await
+    }
+
+    /// The same with TLS.
+    pub(crate) async fn encrypted(scratch: &Path) -> anyhow::Result<Self> {
+        Self::launch(scratch, &[]).await
+    }
+
+    async fn launch(scratch: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = crate::scratch_folder(scratch)?;
         let postgres = folder.path().join("postgres");
         let counting = [("shared_preload_libraries", "pg_stat_statements")];
@@ -48,16 +58,7 @@ impl Product {
         let data = folder.path().join("server");
         let mut command = Command::new(program("ota-server")?);
         command
-            .args([
-                "--no-tls",
-                "--log",
-                "warn",
-                "--listen",
-                "127.0.0.1:0",
-                "--database-url",
-                &cluster.url(),
-                "--data-dir",
-            ])
+            .args(["--log", "warn", "--listen", "127.0.0.1:0", "--database-url", &cluster.url(), "--data-dir"])
             .arg(&data)
             .args(flags);
         let (server, url) = Child::start_listening("ota-server", &mut command)?;
@@ -119,8 +120,22 @@ impl Product {
 
 /// A connection to a server, as a device makes it.
 pub(crate) async fn connect(url: &str) -> anyhow::Result<Channel> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true);
-    endpoint.connect().await.with_context(|| format!("cannot connect to {url}"))
+    connect_as(url, None).await
+}
+
+/// A connection over TLS that shows a certificate, when there is one to show.
+pub(crate) async fn connect_as(url: &str, identity: Option<Identity>) -> anyhow::Result<Channel> {
+    let (server, slot) = (url.parse()?, IdentitySlot::default());
+    if let Some(identity) = identity {
+        slot.set(identity);
+    }
+    let connector = if url.starts_with("https:") {
+        let any = ServerTrust::Pinning(SeenCertificates::default());
+        Connector::tls(&server, any, slot, Arc::new(DefaultTimeProvider))?
+    } else {
+        Connector::plain(&server)?
+    };
+    connector.connect(&connector.endpoint()).await.with_context(|| format!("cannot connect to {url}"))
 }
 
 /// One of the project's programs, as built beside this one.

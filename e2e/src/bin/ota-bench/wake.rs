@@ -44,7 +44,7 @@ pub(crate) struct Options {
 /// Measures and prints.
 pub(crate) async fn run(scratch: &Path, options: &Options) -> anyhow::Result<()> {
     let product = Product::start(scratch, &[]).await?;
-    let devices = fleet::register(&product.database, options.devices).await?;
+    let devices = fleet::register(&product, options.devices).await?;
     let operator = product.operator();
     let (mut p50, mut p99, mut last, mut answered) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 1..=options.rounds {

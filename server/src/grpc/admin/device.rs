@@ -87,7 +87,14 @@ impl DeviceService for Devices {
         &self,
         request: Request<ApproveDeviceRequest>,
     ) -> Result<Response<ApproveDeviceResponse>, Status> {
-        let device = self.decide(&caller(&request), &request.get_ref().name, Decision::Approve).await?;
+        let wanted = request.get_ref();
+        let device = if wanted.replace_conflicting {
+            let id = name(&wanted.name, DEVICE)?;
+            let device = devices::approve_replacing(&self.app, &caller(&request), id, Utc::now()).await?;
+            Some(self.wire(device))
+        } else {
+            self.decide(&caller(&request), &wanted.name, Decision::Approve).await?
+        };
         Ok(Response::new(ApproveDeviceResponse { device }))
     }
 
