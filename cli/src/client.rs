@@ -56,6 +56,7 @@ impl Interceptor for Credentials {
 #[derive(Debug, Clone)]
 pub struct Client {
     transport: Transport,
+    context: String,
 }
 
 impl Client {
@@ -65,7 +66,12 @@ impl Client {
         let channel = connect(target).await?;
         let request_id = MetadataValue::try_from(request_id.to_string()).expect("a UUID is plain ASCII");
         let credentials = Credentials { token: target.token.header(), request_id };
-        Ok(Self { transport: InterceptedService::new(channel, credentials) })
+        Ok(Self { transport: InterceptedService::new(channel, credentials), context: target.name.clone() })
+    }
+
+    /// Returns the name under which keys and what was verified of this server are kept.
+    pub fn context(&self) -> &str {
+        &self.context
     }
 
     /// Returns the client for callers and their tokens.

@@ -1,6 +1,9 @@
 //! What every command is given: its printer, its voice, whether it may ask, and the way to the server.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
@@ -63,6 +66,25 @@ impl Session {
         self.options.config.clone().map_or_else(context::default_path, Ok)
     }
 
+    /// Returns where a context's own targets key is.
+    pub fn targets_key_path(&self, context: &str) -> Result<PathBuf, Failure> {
+        Ok(self.trust_home()?.join("keys").join(format!("{}.pem", file_name(context))))
+    }
+
+    /// Returns the folder of what was verified of a context's server.
+    pub fn trust_folder(&self, context: &str) -> Result<PathBuf, Failure> {
+        Ok(self.trust_home()?.join("trust").join(file_name(context)))
+    }
+
+    /// Returns the folder of keys and of what was verified: `ota` in the configuration folder, or beside `--config`.
+    fn trust_home(&self) -> Result<PathBuf, Failure> {
+        let path = self.contexts_path()?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        // The default file has a folder of its own there.
+        let folder = if self.options.config.is_none() { folder.parent().unwrap_or(folder) } else { folder };
+        Ok(folder.join("ota"))
+    }
+
     /// Reads the saved contexts.
     pub fn contexts(&self) -> Result<Contexts, Failure> {
         let path = self.contexts_path()?;
@@ -105,5 +127,28 @@ impl Session {
             })
             .await?;
         Ok(client.clone())
+    }
+}
+
+/// Makes a file's name of a context's, such that no two contexts share one and none leaves its folder.
+fn file_name(context: &str) -> String {
+    let plain =
+        |byte: u8, first: bool| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && !first);
+    let bytes = context.bytes().enumerate();
+    bytes
+        .map(|(at, byte)| if plain(byte, at == 0) { char::from(byte).to_string() } else { format!("%{byte:02x}") })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_context_has_a_name_that_leaves_its_folder() {
+        assert_eq!(file_name("lab-2.example"), "lab-2.example");
+        assert_eq!(file_name("../../etc"), "%2e.%2f..%2fetc");
+        assert_eq!(file_name("."), "%2e");
+        assert_ne!(file_name("a b"), file_name("a%20b"));
     }
 }

@@ -18,7 +18,7 @@ use ota_trust::key::Signer;
 pub use file::{create, open};
 pub use uri::{ParseUriError, Uri};
 
-use crate::{consent::Asker, error::Failure};
+use crate::{client::Client, consent::Asker, error::Failure, publication, session::Session};
 
 /// Where a key is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,22 @@ impl TargetsKey {
             return Ok(OpenKey { signer: Box::new(key), created: None });
         }
         Ok(OpenKey { signer: Box::new(create(default)?), created: Some(default.to_owned()) })
+    }
+}
+
+impl TargetsKey {
+    /// Opens the key and sees to it that it may sign the list of releases, before anything is sent that it has to sign.
+    pub async fn ready(&self, session: &Session, client: &Client) -> Result<OpenKey, Failure> {
+        let key = self.open(&session.targets_key_path(client.context())?, session.asker)?;
+        if let Some(path) = &key.created {
+            session.messages.say(&format!(
+                "made your signing key {} in {}; keep a copy of that file where nobody else can read it",
+                key.signer.public_key().id(),
+                path.display()
+            ));
+        }
+        publication::prepare(session, client, &key).await?;
+        Ok(key)
     }
 }
 

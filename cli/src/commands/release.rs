@@ -1,12 +1,15 @@
 //! `release`: the versions of packages.
 
 mod notes;
+mod signed;
 mod view;
+
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use ota_domain::PackageName;
 use ota_proto::admin::v1::{
-    DeleteReleaseRequest, GetReleaseRequest, ListReleasesRequest, Release, UpdateReleaseRequest, YankReleaseRequest,
+    DeleteReleaseRequest, GetReleaseRequest, ListReleasesRequest, Release, UpdateReleaseRequest,
 };
 use prost_types::FieldMask;
 
@@ -16,6 +19,7 @@ use crate::{
     listing::{self, ListOptions, Page},
     reference::ReleaseRef,
     session::Session,
+    signing::TargetsKey,
 };
 
 pub use notes::Notes;
@@ -30,6 +34,8 @@ pub enum ReleaseCommand {
     Get(Get),
     /// Change a release's notes; nothing else of a release ever changes
     EditNotes(EditNotes),
+    /// Sign a release that another program published, so that devices believe it
+    Sign(Sign),
     /// Take a release out of use: nothing new installs it
     Yank(Yank),
     /// Delete a release that nothing needs
@@ -72,7 +78,7 @@ pub struct EditNotes {
 /// Arguments of `release yank`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Its queued deployments are canceled; devices that run it keep it.\n\nExamples:\n  otactl release yank gateway-fw@1.2.0 --reason 'Loses its network after a day'"
+    after_help = YANK_EXAMPLES
 )]
 pub struct Yank {
     /// The release
@@ -81,6 +87,45 @@ pub struct Yank {
     /// Why, for the event log
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
+    /// Make devices refuse it and every earlier release of the package for good
+    #[arg(long)]
+    raise_floor: bool,
+    #[command(flatten)]
+    key: TargetsKey,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+const YANK_EXAMPLES: &str = "\
+Its queued deployments are canceled, and it leaves the signed list: devices refuse it, whatever the server says. Devices \
+that run it keep it.
+
+With --raise-floor, the signed list also says that releases of the package with its counter or a lower one must not be \
+installed any more, not even by somebody who holds the server: for a release with a hole in it.
+
+Examples:
+  otactl release yank gateway-fw@1.2.0 --reason 'Loses its network after a day'
+  otactl release yank gateway-fw@1.1.7 --reason 'CVE-2026-1234' --raise-floor";
+
+/// Arguments of `release sign`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+`otactl upload` signs what it uploads. This is for releases that were published in another way. Compare the SHA-256 with \
+your own build before you sign: --payload does it for you.
+
+Examples:
+  otactl release sign gateway-fw@1.2.0 --payload ./build
+  otactl release sign gateway-fw@1.2.0")]
+pub struct Sign {
+    /// The release
+    #[arg(value_name = "PACKAGE@VERSION")]
+    release: ReleaseRef,
+    /// Refuse unless this file or folder gives the same payload
+    #[arg(long, value_name = "PATH")]
+    payload: Option<PathBuf>,
+    #[command(flatten)]
+    key: TargetsKey,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -93,6 +138,8 @@ pub struct Delete {
     /// The releases
     #[arg(value_name = "PACKAGE@VERSION", required = true)]
     releases: Vec<ReleaseRef>,
+    #[command(flatten)]
+    key: TargetsKey,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -127,20 +174,15 @@ impl ReleaseCommand {
                 let release = client.clone().update_release(request).await?.into_inner().release;
                 session.printer.done(&promised(release)?, "updated")
             }
-            Self::Yank(command) => {
-                let question =
-                    format!("Yank {}? There is no way back; publish another version instead.", command.release);
-                session.asker.confirm(&question, command.yes)?;
-                let request = YankReleaseRequest { name: command.release.name(), reason: command.reason };
-                let release = client.clone().yank_release(request).await?.into_inner().release;
-                session.printer.done(&promised(release)?, "yanked")
-            }
+            Self::Sign(command) => signed::sign(session, command).await,
+            Self::Yank(command) => signed::yank(session, command).await,
             Self::Delete(command) => {
                 for release in command.releases {
                     session.asker.confirm(&format!("Delete {release}?"), command.yes)?;
                     let name = release.name();
                     client.clone().delete_release(DeleteReleaseRequest { name: name.clone() }).await?;
                     session.printer.gone(&name, "deleted")?;
+                    signed::forget(session, &release, &command.key).await?;
                 }
                 Ok(())
             }

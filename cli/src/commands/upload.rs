@@ -20,8 +20,10 @@ use crate::{
     output::{Fact, Resource},
     payload::{Installer, Payload, Source},
     progress::Progress,
+    publication,
     reference::ReleaseRef,
     session::Session,
+    signing::{OpenKey, TargetsKey},
     text,
     upload::{self, Sent},
 };
@@ -29,6 +31,9 @@ use crate::{
 const EXAMPLES: &str = "\
 A folder is packed as a tar with sorted names, no times and no owners, so that the same folder always has the same \
 SHA-256. Symbolic links and special files are refused, because devices refuse them.
+
+The release is then put into the list of releases that devices trust, signed with your key: a file made on first use \
+and kept beside the contexts, unless --targets-key names another or one in hardware. Keep a copy of it.
 
 Bytes that the server has are not sent again: after an interruption, the same command goes on where it stopped, and \
 repeating a command that was done changes nothing.
@@ -59,6 +64,8 @@ pub struct Upload {
     installer: Option<Installer>,
     #[command(flatten)]
     notes: Notes,
+    #[command(flatten)]
+    key: TargetsKey,
     /// Say what would happen, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -84,12 +91,22 @@ impl Upload {
             notes,
             ..Release::default()
         };
-        if let Some(existing) = find(&client, &release).await? {
-            return already_published(session, &release, &existing, &wanted);
+        let existing = find(&client, &release).await?;
+        if let Some(existing) = &existing {
+            refuse_another(&release, existing, &wanted)?;
+            if existing.is_signed {
+                return already_published(session, &release, existing);
+            }
+        } else {
+            validate(&client, &release, &wanted).await?;
         }
-        validate(&client, &release, &wanted).await?;
         if self.dry_run {
             return say_what_would_happen(session, &client, &release, &wanted).await;
+        }
+        let key = self.key.ready(session, &client).await?;
+        if let Some(existing) = existing {
+            session.messages.say(&format!("{release} is there already with these very bytes, and not signed"));
+            return sign(session, &client, &key, &release, existing, &wanted).await;
         }
         match upload::send(&client, session.messages, &payload).await? {
             Sent::Nothing => session.messages.say("the server has these bytes already, nothing was sent"),
@@ -100,11 +117,15 @@ impl Upload {
         }
         let publishing = async || publish(&client, &release, &wanted, false).await;
         match patiently(session.messages, "publishing", publishing).await {
-            Ok(published) => session.printer.done(&published, "published"),
+            Ok(published) => {
+                refuse_another(&release, &published, &wanted)?;
+                sign(session, &client, &key, &release, published, &wanted).await
+            }
             Err(status) if reason_of(&status) == Some(ErrorReason::ReleaseExists) => {
                 // Somebody else was faster, or the answer to an earlier call of this very command was lost.
                 let existing = promised(find(&client, &release).await?)?;
-                already_published(session, &release, &existing, &wanted)
+                refuse_another(&release, &existing, &wanted)?;
+                sign(session, &client, &key, &release, existing, &wanted).await
             }
             Err(status) => Err(status.into()),
         }
@@ -176,17 +197,34 @@ async fn publish(
     Ok(answer.release.unwrap_or_else(|| wanted.clone()))
 }
 
-/// Ends well when the release is there as wanted, and says what differs when it is not.
-fn already_published(
+/// Signs the release as it was packed here. Of what the server says, its counter alone is taken.
+async fn sign(
     session: &mut Session,
-    release: &ReleaseRef,
-    existing: &Release,
+    client: &Client,
+    key: &OpenKey,
+    name: &ReleaseRef,
+    published: Release,
     wanted: &Release,
 ) -> Result<(), Failure> {
+    let release =
+        Release { release_counter: published.release_counter, hardware: published.hardware, ..wanted.clone() };
+    let signed = publication::sign(session, client, key, name, &release).await.map_err(|failure| {
+        session.messages.say(&format!("{name} is published and not signed yet: the same command goes on from there"));
+        failure
+    })?;
+    session.printer.done(&signed, "published and signed")
+}
+
+fn already_published(session: &mut Session, release: &ReleaseRef, existing: &Release) -> Result<(), Failure> {
+    session.messages.say(&format!("{release} is published already with these very bytes, nothing was changed"));
+    session.printer.done(existing, "published already")
+}
+
+/// Says what differs when the release is not there as wanted.
+fn refuse_another(release: &ReleaseRef, existing: &Release, wanted: &Release) -> Result<(), Failure> {
     let differences = differences(existing, wanted);
     if differences.is_empty() {
-        session.messages.say(&format!("{release} is published already with these very bytes, nothing was changed"));
-        return session.printer.done(existing, "published already");
+        return Ok(());
     }
     Err(Failure::failed(format!("{release} exists, and is not what you upload"))
         .details(differences)
@@ -205,6 +243,8 @@ fn differences(existing: &Release, wanted: &Release) -> Vec<String> {
         ("payload", existing.payload.clone(), wanted.payload.clone()),
         ("installer", word(existing), word(wanted)),
         ("hardware", sorted(existing), sorted(wanted)),
+        ("size", existing.payload_size_bytes.to_string(), wanted.payload_size_bytes.to_string()),
+        ("unpacked size", existing.unpacked_size_bytes.to_string(), wanted.unpacked_size_bytes.to_string()),
     ];
     let differing = pairs.into_iter().filter(|(_, there, here)| there != here);
     differing.map(|(field, there, here)| format!("{field}: {there:?} there, {here:?} here")).collect()

@@ -41,7 +41,7 @@ pub(super) fn hint(reason: ErrorReason) -> Option<&'static str> {
         R::BlobStoreUnavailable | R::DatabaseUnavailable | R::ShuttingDown | R::UploadBusy | R::RateLimited => {
             Some("try again in a moment")
         }
-        R::ReleaseNotSigned => Some("upload it again with `otactl upload`, which signs it"),
+        R::ReleaseNotSigned => Some("sign it with `otactl release sign`, or upload it again with `otactl upload`"),
         R::MetadataOutdated => Some("somebody else published meanwhile: repeat the command"),
         R::RootAdopted => Some("the root keys are yours: sign with `otactl keys rotate --root-key FILE`"),
         R::OutOfScope => Some("see what you may do with `otactl context show`"),

@@ -24,6 +24,7 @@ impl Resource for Release {
         vec![
             Column::new("RELEASE", |release, _| short_release(&release.name).into()),
             Column::new("STATE", |release, _| state(release.state())),
+            Column::new("SIGNED", |release, _| signed(release)),
             Column::new("INSTALLER", |release, _| installer(release.installer()).into()),
             Column::new("HARDWARE", |release, _| hardware(release).into()),
             Column::new("SIZE", |release, _| text::bytes(release.payload_size_bytes).into()),
@@ -39,6 +40,7 @@ impl Resource for Release {
         let mut facts = vec![
             Fact::new("Release", short_release(&self.name)),
             Fact::new("State", state(self.state())),
+            Fact::new("Signed", signed(self)),
             Fact::new("Counter", self.release_counter.to_string()),
             Fact::new("Installer", installer(self.installer())),
             Fact::new("Hardware", hardware(self)),
@@ -68,6 +70,15 @@ fn state(state: ReleaseState) -> Cell {
         ReleaseState::Unspecified => "unknown".into(),
         ReleaseState::Published => Cell::toned("published", Tone::Good),
         ReleaseState::Yanked => Cell::toned("yanked", Tone::Bad),
+    }
+}
+
+/// Tells whether devices believe the release. One that was taken out of use need not be signed.
+fn signed(release: &Release) -> Cell {
+    match (release.is_signed, release.state()) {
+        (true, _) => Cell::toned("yes", Tone::Good),
+        (false, ReleaseState::Yanked) => "no".into(),
+        (false, ReleaseState::Published | ReleaseState::Unspecified) => Cell::toned("no", Tone::Busy),
     }
 }
 
