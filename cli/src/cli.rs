@@ -57,6 +57,9 @@ pub enum Command {
     Deployment(commands::deployment::DeploymentCommand),
     /// Write what devices should run to a file, for devices without a network
     Export(commands::export::Export),
+    /// Look after the keys that devices trust
+    #[command(subcommand)]
+    Keys(commands::keys::KeysCommand),
     /// Read what happened and who did it
     #[command(subcommand, alias = "events")]
     Event(commands::event::EventCommand),
@@ -90,6 +93,7 @@ impl Command {
             Self::Rollout(command) => command.run(session).await,
             Self::Deployment(command) => command.run(session).await,
             Self::Export(command) => command.run(session).await,
+            Self::Keys(command) => command.run(session).await,
             Self::Event(command) => command.run(session).await,
             Self::EnrollToken(command) => command.run(session).await,
             Self::Token(command) => command.run(session).await,
@@ -104,6 +108,7 @@ impl Command {
         match self {
             Self::Upload(_) => Some("what was sent is kept: the same command goes on from there"),
             Self::Assign(_) => Some("a rollout that was started goes on by itself; see `otactl rollout list`"),
+            Self::Keys(_) => Some("whatever was done holds: the same command does the rest"),
             Self::Export(_) => Some("payloads that were fetched are kept: the same command goes on from there"),
             Self::Login(_)
             | Self::Logout(_)

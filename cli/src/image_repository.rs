@@ -37,10 +37,7 @@ impl ImageRepository {
     /// Root and targets may have expired: their keys are at hand to sign them again. Timestamp and snapshot may not,
     /// because the server has those keys, and showing old ones is how it would hide a newer list.
     pub async fn refresh(session: &Session, client: &Client) -> Result<Self, Failure> {
-        let folder = session.trust_folder(client.context())?;
-        let store = tokio::task::spawn_blocking(move || Store::open(&folder))
-            .await
-            .unwrap_or_else(|error| Err(Failure::because("cannot open what is kept of the signed list", &error)))?;
+        let store = open(session, client, "image").await?;
         let fetch = Fetch { client, messages: session.messages, repository: WireRepository::Image };
         let mut attempts = 0;
         loop {
@@ -67,6 +64,32 @@ impl ImageRepository {
     pub fn snapshot_version(&self) -> i64 {
         i64::try_from(self.repository.versions().snapshot).unwrap_or(i64::MAX)
     }
+}
+
+/// Opens what is kept of a repository.
+async fn open(session: &Session, client: &Client, name: &'static str) -> Result<Store, Failure> {
+    let folder = session.trust_folder(client.context())?;
+    tokio::task::spawn_blocking(move || Store::open(&folder, name))
+        .await
+        .unwrap_or_else(|error| Err(Failure::because("cannot open what is kept of the signed list", &error)))
+}
+
+/// Brings the root of the director repository up to date, and keeps it. The rest of that repository is each device's own.
+pub async fn refresh_director(session: &Session, client: &Client) -> Result<Repository, Failure> {
+    let store = open(session, client, "director").await?;
+    let fetch = Fetch { client, messages: session.messages, repository: WireRepository::Director };
+    let follow = async || -> Result<Repository, Problem> {
+        let mut repository = match store.load()? {
+            Some(repository) => repository,
+            None => Repository::from_root(&fetch.required(Role::Root.as_str(), 0).await?)?,
+        };
+        let roots = fetch.roots_after(repository.root().version).await?;
+        repository.update_roots(&roots)?;
+        Ok(repository)
+    };
+    let repository = follow().await?;
+    store.save(&repository)?;
+    Ok(repository)
 }
 
 /// Why the list is not up to date.
@@ -121,15 +144,15 @@ pub fn refused(error: &TrustError) -> Failure {
 }
 
 /// Reads documents of one repository.
-pub(crate) struct Fetch<'a> {
-    pub(crate) client: &'a Client,
-    pub(crate) messages: Messages,
-    pub(crate) repository: WireRepository,
+struct Fetch<'a> {
+    client: &'a Client,
+    messages: Messages,
+    repository: WireRepository,
 }
 
 impl Fetch<'_> {
     /// Reads a document. `version` 0 is the newest.
-    pub(crate) async fn document(&self, role: &str, version: u64) -> Result<Option<Vec<u8>>, Failure> {
+    async fn document(&self, role: &str, version: u64) -> Result<Option<Vec<u8>>, Failure> {
         let call = async || -> Result<_, Status> {
             let request = GetMetadataRequest {
                 repository: self.repository.into(),
@@ -151,7 +174,7 @@ impl Fetch<'_> {
     }
 
     /// Reads the newest root and those before it, down to the one that is trusted.
-    pub(crate) async fn roots_after(&self, trusted: u64) -> Result<Vec<Vec<u8>>, Failure> {
+    async fn roots_after(&self, trusted: u64) -> Result<Vec<Vec<u8>>, Failure> {
         let mut roots = Vec::new();
         while roots.len() <= MAX_ROOT_STEPS {
             match self.document(Role::Root.as_str(), trusted + 1 + roots.len() as u64).await? {

@@ -25,6 +25,7 @@ pub mod payload;
 pub mod progress;
 pub mod publication;
 pub mod reference;
+pub mod roots;
 pub mod seals;
 pub mod server_url;
 pub mod session;

@@ -7,7 +7,7 @@ use ota_proto::admin::v1::{
 };
 use ota_trust::{
     image::Catalog,
-    key::Signer,
+    key::{SignError, Signer},
     metadata::{Custom, Mode, Role, Root, Target},
 };
 use tonic::{Code, Status};
@@ -34,14 +34,38 @@ pub async fn publish(
     key: &OpenKey,
     edit: impl Fn(&mut Catalog) -> Result<(), Failure>,
 ) -> Result<bool, Failure> {
+    attempt(session, client, key, |catalog, signer| {
+        edit(catalog)?;
+        catalog.publish(session.now(), &[signer]).map_err(cannot_sign)
+    })
+    .await
+}
+
+/// Signs the whole list again as it is: before a key that signed it goes, or because it gets old.
+pub async fn publish_all(session: &Session, client: &Client, key: &OpenKey) -> Result<(), Failure> {
+    let sign =
+        |catalog: &mut Catalog, signer: &dyn Signer| catalog.publish_all(session.now(), &[signer]).map_err(cannot_sign);
+    attempt(session, client, key, sign).await.map(|_| ())
+}
+
+fn cannot_sign(error: SignError) -> Failure {
+    Failure::because("cannot sign the list of releases", &error)
+}
+
+/// Documents by role.
+type Documents = Vec<(String, Vec<u8>)>;
+
+async fn attempt(
+    session: &Session,
+    client: &Client,
+    key: &OpenKey,
+    sign: impl Fn(&mut Catalog, &dyn Signer) -> Result<Documents, Failure>,
+) -> Result<bool, Failure> {
     let signer = key.signer.as_ref();
     for _ in 0..ATTEMPTS {
         let image = prepare(session, client, key).await?;
         let mut catalog = Catalog::open(image.repository()).map_err(|error| refused(&error))?;
-        edit(&mut catalog)?;
-        let documents = catalog
-            .publish(session.now(), &[signer])
-            .map_err(|error| Failure::because("cannot sign the list of releases", &error))?;
+        let documents = sign(&mut catalog, signer)?;
         if documents.is_empty() {
             return Ok(false);
         }
@@ -121,7 +145,7 @@ async fn send(
     client: &Client,
     messages: Messages,
     expected_snapshot_version: i64,
-    documents: Vec<(String, Vec<u8>)>,
+    documents: Documents,
 ) -> Result<(), Status> {
     let documents: Vec<_> =
         documents.into_iter().map(|(role, document)| TargetsDocument { role, document: document.into() }).collect();

@@ -2,9 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use ota_proto::admin::v1::{GetStatusRequest, GetStatusResponse};
+use ota_proto::admin::v1::{GetStatusRequest, GetStatusResponse, GetTrustStatusRequest, TrustMode};
 
 use crate::{
+    commands::keys::mode_cell,
     error::Failure,
     output::{Cell, Document, Fact, Tone},
     session::Session,
@@ -21,13 +22,14 @@ impl Status {
     pub async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let client = session.client().await?;
         let status = client.status().get_status(GetStatusRequest {}).await?.into_inner();
+        let trust = client.trust().get_trust_status(GetTrustStatusRequest {}).await?.into_inner();
         let document = Document::new("ota.admin.v1.GetStatusResponse", &status);
-        let facts = facts(&status, session.now());
+        let facts = facts(&status, trust.mode(), session.now());
         session.printer.answer(&document, &status.server_version, &facts)
     }
 }
 
-fn facts(status: &GetStatusResponse, now: DateTime<Utc>) -> Vec<Fact> {
+fn facts(status: &GetStatusResponse, mode: TrustMode, now: DateTime<Utc>) -> Vec<Fact> {
     let devices = status.devices.unwrap_or_default();
     let pending = Cell::toned(devices.pending.to_string(), if devices.pending > 0 { Tone::Busy } else { Tone::Plain });
     let mut facts = vec![
@@ -36,6 +38,7 @@ fn facts(status: &GetStatusResponse, now: DateTime<Utc>) -> Vec<Fact> {
             "Encryption",
             if status.tls { Cell::toned("TLS", Tone::Good) } else { Cell::toned("none", Tone::Busy) },
         ),
+        Fact::new("Root keys", mode_cell(mode)),
         Fact::new("Database", status.database.as_str()),
         Fact::new("Payloads", format!("{} in {} store", text::bytes(status.payload_bytes), status.blob_store)),
         Fact::new("Devices", format!("{} accepted, {} online", devices.accepted, devices.online)),

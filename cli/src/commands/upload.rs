@@ -208,9 +208,8 @@ async fn sign(
 ) -> Result<(), Failure> {
     let release =
         Release { release_counter: published.release_counter, hardware: published.hardware, ..wanted.clone() };
-    let signed = publication::sign(session, client, key, name, &release).await.map_err(|failure| {
+    let signed = publication::sign(session, client, key, name, &release).await.inspect_err(|_| {
         session.messages.say(&format!("{name} is published and not signed yet: the same command goes on from there"));
-        failure
     })?;
     session.printer.done(&signed, "published and signed")
 }

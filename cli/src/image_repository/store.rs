@@ -34,16 +34,17 @@ struct Kept {
 }
 
 impl Store {
-    /// Opens the folder, waiting until no other run of otactl works with it.
-    pub(super) fn open(folder: &Path) -> Result<Self, Failure> {
+    /// Opens the folder, waiting until no other run of otactl works with it. `name` is that of the repository.
+    pub(super) fn open(folder: &Path, name: &str) -> Result<Self, Failure> {
         let open = || -> io::Result<File> {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            let lock = File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?;
+            let lock =
+                File::options().create(true).truncate(false).write(true).open(folder.join(format!("{name}.lock")))?;
             lock.lock()?;
             Ok(lock)
         };
         let lock = open().map_err(|error| Failure::because(format!("cannot use {}", folder.display()), &error))?;
-        Ok(Self { path: folder.join("image.json"), folder: folder.to_owned(), _lock: lock })
+        Ok(Self { path: folder.join(format!("{name}.json")), folder: folder.to_owned(), _lock: lock })
     }
 
     /// Reads what was kept, and verifies it again. `None` when nothing was.
@@ -119,11 +120,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trust/default");
         let repository = repository();
-        let store = Store::open(&path).unwrap();
+        let store = Store::open(&path, "image").unwrap();
         assert!(store.load().unwrap().is_none());
         store.save(&repository).unwrap();
         drop(store);
-        let loaded = Store::open(&path).unwrap().load().unwrap().unwrap();
+        let loaded = Store::open(&path, "image").unwrap().load().unwrap().unwrap();
         assert_eq!(loaded.versions(), repository.versions());
         for role in ["root", "timestamp", "snapshot", "targets"] {
             assert_eq!(loaded.bytes(role), repository.bytes(role), "{role}");
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn a_changed_file_is_refused_and_not_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let store = Store::open(folder.path(), "image").unwrap();
         store.save(&repository()).unwrap();
         let file = folder.path().join("image.json");
         let whole = fs::read_to_string(&file).unwrap();
