@@ -6,7 +6,7 @@ use ota_proto::admin::v1::GetCallerRequest;
 use crate::{
     authority::Authority,
     client::Client,
-    commands::token::role_word,
+    commands::token::{role_word, scope_words},
     context::{Context, Contexts, DEFAULT_NAME, Target},
     credential::Token,
     error::Failure,
@@ -64,7 +64,11 @@ impl Login {
         contexts.contexts.insert(name.clone(), context);
         contexts.current = Some(name.clone());
         contexts.save(&session.contexts_path()?)?;
-        let who = format!("{} ({})", caller.display_name, role_word(caller.role));
+        let limits = match scope_words(caller.scope.as_ref()).as_str() {
+            "-" => String::new(),
+            words => format!(", limited to {words}"),
+        };
+        let who = format!("{} ({}{limits})", caller.display_name, role_word(caller.role));
         session.messages.say(&format!("logged in to {} as {who}; saved as context {name}", self.url));
         Ok(())
     }

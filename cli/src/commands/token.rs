@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
+use ota_domain::PackageName;
 use ota_proto::admin::v1::{
-    ApiToken, CreateApiTokenRequest, ListApiTokensRequest, RevokeApiTokenRequest, Role as WireRole,
+    ApiToken, CreateApiTokenRequest, ListApiTokensRequest, RevokeApiTokenRequest, Role as WireRole, Scope,
 };
 
 use crate::{
     client::Client,
+    commands::assign::parse_selector,
     error::{Failure, promised},
     listing::{self, ListOptions, Page, PageRequest},
     output::{Cell, Column, Document, Resource, Tone},
@@ -37,9 +39,13 @@ pub enum TokenCommand {
 #[command(after_help = "\
 The secret is the only thing on standard output, so that scripts can keep it. It cannot be shown again.
 
+With --devices, the token sees, and acts on, the devices whose labels match, and no others; with --packages, it publishes \
+and assigns packages whose names begin so. An admin's token cannot be limited.
+
 Examples:
   otactl token create 'build server' --role publisher --expires-in 90d > ci.token
-  otactl token create kim --role deployer")]
+  otactl token create kim --role deployer
+  otactl token create 'lab robot' --role deployer --devices 'site=lab' --packages gateway-")]
 pub struct Create {
     /// Who or what will use it; the event log shows it
     #[arg(value_name = "NAME")]
@@ -50,6 +56,21 @@ pub struct Create {
     /// How long it works, for example 90d [default: until it is revoked]
     #[arg(long, value_name = "SPAN", value_parser = time::parse_span)]
     expires_in: Option<Duration>,
+    /// Only for devices whose labels match
+    #[arg(long, value_name = "SELECTOR", value_parser = parse_selector)]
+    devices: Option<String>,
+    /// Only for packages whose names begin so
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
+    packages: Option<String>,
+}
+
+/// Checks a prefix where it is typed: one that no package's name can begin with would allow nothing.
+fn parse_prefix(text: &str) -> Result<String, String> {
+    // A name may end otherwise than a prefix may: with a letter or digit behind it, the prefix has to be one.
+    match format!("{text}0").parse::<PackageName>() {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        Ok(_) | Err(_) => Err("no package's name begins so; names are of a-z, 0-9, '.', '_' and '-'".to_owned()),
+    }
 }
 
 /// Arguments of `token list`.
@@ -121,15 +142,32 @@ impl TokenCommand {
 }
 
 async fn create(session: &mut Session, client: &Client, command: Create) -> Result<(), Failure> {
+    let is_limited = command.devices.is_some() || command.packages.is_some();
+    if is_limited && command.role == Role::Admin {
+        return Err(Failure::usage("an admin's token cannot be limited")
+            .hint("leave out --devices and --packages, or choose another role"));
+    }
+    let scope = is_limited.then(|| Scope {
+        device_selector: command.devices.unwrap_or_default(),
+        package_prefix: command.packages.unwrap_or_default(),
+    });
     let token = ApiToken {
         display_name: command.display_name,
         role: WireRole::from(command.role).into(),
         expire_time: command.expires_in.map(|span| time::timestamp(session.now() + span)),
+        scope: scope.clone(),
         ..ApiToken::default()
     };
     let request = CreateApiTokenRequest { api_token: Some(token) };
     let answer = client.access().create_api_token(request).await?.into_inner();
     let token = promised(answer.api_token.clone())?;
+    if token.scope != scope {
+        // An older server ignores what it does not know, and would have made a token without limits.
+        client.access().revoke_api_token(RevokeApiTokenRequest { name: token.name }).await?;
+        return Err(
+            Failure::failed("this server cannot limit tokens; the one it made is revoked").hint("update the server")
+        );
+    }
     session.messages.say(&format!(
         "token {} for {}; its secret is shown this once:",
         short(&token.name),
@@ -171,6 +209,7 @@ impl Resource for ApiToken {
             Column::new("TOKEN-ID", |token, _| short(&token.name).into()),
             Column::new("NAME", |token, _| token.display_name.as_str().into()),
             Column::new("ROLE", |token, _| role_word(token.role).into()),
+            Column::new("LIMITED TO", |token, _| scope_words(token.scope.as_ref()).into()),
             Column::new("STATE", state),
             Column::age("EXPIRES", |token, now| time::until(token.expire_time.as_ref(), now).into()),
             Column::age("LAST USE", |token, now| time::age(token.last_use_time.as_ref(), now).into()),
@@ -189,6 +228,15 @@ fn state(token: &ApiToken, now: DateTime<Utc>) -> Cell {
     }
 }
 
+/// Says what a role is limited to. `-` when it is not.
+pub fn scope_words(scope: Option<&Scope>) -> String {
+    let Some(scope) = scope else { return "-".to_owned() };
+    let part = |title: &str, value: &str| (!value.is_empty()).then(|| format!("{title} {value}"));
+    let parts = [part("devices", &scope.device_selector), part("packages", &scope.package_prefix)];
+    let words: Vec<_> = parts.into_iter().flatten().collect();
+    if words.is_empty() { "-".to_owned() } else { words.join("; ") }
+}
+
 /// Names a role of the API.
 pub fn role_word(role: i32) -> &'static str {
     match WireRole::try_from(role) {
@@ -197,5 +245,29 @@ pub fn role_word(role: i32) -> &'static str {
         Ok(WireRole::Deployer) => "deployer",
         Ok(WireRole::Admin) => "admin",
         Ok(WireRole::Unspecified) | Err(_) => "unknown role",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_said_in_words() {
+        let scope = |devices: &str, packages: &str| Scope {
+            device_selector: devices.to_owned(),
+            package_prefix: packages.to_owned(),
+        };
+        assert_eq!(scope_words(None), "-");
+        assert_eq!(scope_words(Some(&scope("", ""))), "-");
+        assert_eq!(scope_words(Some(&scope("site=lab", "gw-"))), "devices site=lab; packages gw-");
+    }
+
+    #[test]
+    fn a_prefix_that_fits_no_package_is_refused() {
+        assert_eq!(parse_prefix("gateway-"), Ok("gateway-".to_owned()));
+        for wrong in ["", "-x", "Gate", "a/b"] {
+            assert!(parse_prefix(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -44,7 +44,9 @@ pub(super) fn hint(reason: ErrorReason) -> Option<&'static str> {
         R::ReleaseNotSigned => Some("sign it with `otactl release sign`, or upload it again with `otactl upload`"),
         R::MetadataOutdated => Some("somebody else published meanwhile: repeat the command"),
         R::RootAdopted => Some("the root keys are yours: sign with `otactl keys rotate --root-key FILE`"),
-        R::OutOfScope => Some("see what you may do with `otactl context show`"),
+        R::OutOfScope => {
+            Some("your token is limited to some devices or packages: see `otactl token list`, or ask an administrator")
+        }
         R::IdentityProviderMissing => Some("log in with a token: `otactl login URL --token-file FILE`"),
         R::Internal => Some("the server's log has the request id"),
         R::NotImplemented => Some("a later version of the server will do this"),
