@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use ota_proto::admin::v1::{
-    access_service_client::AccessServiceClient, device_service_client::DeviceServiceClient,
-    enroll_token_service_client::EnrollTokenServiceClient, event_service_client::EventServiceClient,
-    package_service_client::PackageServiceClient, rollout_service_client::RolloutServiceClient,
-    status_service_client::StatusServiceClient, trust_service_client::TrustServiceClient,
+    GetLoginOptionsRequest, GetLoginOptionsResponse, access_service_client::AccessServiceClient,
+    device_service_client::DeviceServiceClient, enroll_token_service_client::EnrollTokenServiceClient,
+    event_service_client::EventServiceClient, package_service_client::PackageServiceClient,
+    rollout_service_client::RolloutServiceClient, status_service_client::StatusServiceClient,
+    trust_service_client::TrustServiceClient,
 };
 use ota_tls::{ConnectError, Connector, DefaultTimeProvider, IdentitySlot};
 use tonic::{
@@ -18,7 +19,7 @@ use tonic::{
 use uuid::Uuid;
 
 use crate::{
-    context::Target,
+    context::{Route, Target},
     error::{Failure, REQUEST_ID_KEY, root_cause},
     first_contact,
     server_url::ServerUrl,
@@ -63,10 +64,16 @@ impl Client {
     /// Connects. All calls of one command carry the same request id, so that the server's log shows what belongs
     /// together.
     pub async fn connect(target: &Target, request_id: Uuid) -> Result<Self, Failure> {
-        let channel = connect(target).await?;
+        let channel = connect(&target.route).await?;
         let request_id = MetadataValue::try_from(request_id.to_string()).expect("a UUID is plain ASCII");
         let credentials = Credentials { token: target.token.header(), request_id };
         Ok(Self { transport: InterceptedService::new(channel, credentials), context: target.name.clone() })
+    }
+
+    /// Asks where people log in at this server. Needs no token.
+    pub async fn login_options(target: &Route) -> Result<GetLoginOptionsResponse, Failure> {
+        let mut access = AccessServiceClient::new(connect(target).await?);
+        Ok(access.get_login_options(GetLoginOptionsRequest {}).await?.into_inner())
     }
 
     /// Returns the name under which keys and what was verified of this server are kept.
@@ -116,7 +123,7 @@ impl Client {
 }
 
 /// Opens the channel, encrypted when the address says so.
-async fn connect(target: &Target) -> Result<Channel, Failure> {
+async fn connect(target: &Route) -> Result<Channel, Failure> {
     let server = &target.server;
     if !server.is_encrypted() {
         return open(server, &Connector::plain(server.uri()).map_err(first_contact::setup)?).await;

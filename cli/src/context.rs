@@ -18,6 +18,7 @@ use crate::{
     authority::{Authority, Pin},
     credential::Token,
     error::{Exit, Failure},
+    oidc::Login,
     server_url::ServerUrl,
 };
 
@@ -38,6 +39,9 @@ pub struct Context {
     /// Who signs the server's certificate, in PEM. Absent for a server without encryption.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_authority: Option<Authority>,
+    /// How the token was got and gets renewed, when an identity provider gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
 }
 
 /// All saved servers.
@@ -74,12 +78,17 @@ pub struct Overrides {
 pub struct Target {
     /// What its keys and what was verified of it are kept under: the context's name, or one made of its address.
     pub name: String,
-    /// Where it is.
-    pub server: ServerUrl,
+    /// The way to it.
+    pub route: Route,
     /// The token to show there.
     pub token: Token,
-    /// An unencrypted connection to another machine is allowed.
-    pub insecure: bool,
+}
+
+/// The way to a server.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Where it is.
+    pub server: ServerUrl,
     /// Who signs its certificate, when that is known.
     pub authority: Option<Authority>,
     /// The pin its authority must have, when one was given.
@@ -164,7 +173,7 @@ impl Contexts {
         let authority =
             overrides.authority.or_else(|| saved.and_then(|(_, context)| context.certificate_authority.clone()));
         let name = saved.map_or_else(|| server.file_name(), |(name, _)| name.to_owned());
-        Ok(Target { name, server, token, insecure, authority, pin: overrides.pin })
+        Ok(Target { name, route: Route { server, authority, pin: overrides.pin }, token })
     }
 }
 

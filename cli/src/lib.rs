@@ -19,6 +19,7 @@ pub mod image_repository;
 pub mod label_edit;
 pub mod listing;
 pub mod messages;
+pub mod oidc;
 pub mod options;
 pub mod output;
 pub mod payload;

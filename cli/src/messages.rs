@@ -25,6 +25,11 @@ impl Messages {
         }
     }
 
+    /// Says what the person has to do before it goes on.
+    pub fn ask(self, text: &str) {
+        Self::write(&clean(text));
+    }
+
     /// Says something that must not be missed.
     pub fn warn(self, text: &str) {
         let style = AnsiColor::Yellow.on_default().bold();

@@ -51,13 +51,17 @@ impl ServerUrl {
     }
 
     fn is_loopback(&self) -> bool {
-        let host = self.uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        match host.parse::<IpAddr>() {
-            Ok(address) => address.to_canonical().is_loopback(),
-            // RFC 6761 keeps the name and all names beneath it on this machine.
-            Err(_) => host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost"),
-        }
+        is_loopback(self.uri.host().unwrap_or_default())
+    }
+}
+
+/// Tells whether a host of an address is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        // RFC 6761 keeps the name and all names beneath it on this machine.
+        Err(_) => host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost"),
     }
 }
 

@@ -13,10 +13,11 @@ use crate::{
     authority::Authority,
     client::Client,
     consent::Asker,
-    context::{self, Contexts, Overrides},
+    context::{self, Context, Contexts, Overrides},
     credential::Token,
     error::Failure,
     messages::Messages,
+    oidc::Provider,
     options::GlobalOptions,
     output::Printer,
 };
@@ -104,6 +105,21 @@ impl Session {
         }
     }
 
+    /// Renews the token of a login at an identity provider, when it is used and about to run out.
+    async fn renewed(&self, mut contexts: Contexts, overrides: &Overrides) -> Result<Contexts, Failure> {
+        if overrides.token.is_some() || overrides.server.is_some() {
+            return Ok(contexts);
+        }
+        let Some((name, context)) = contexts.chosen(overrides.context.as_deref())? else { return Ok(contexts) };
+        let Some(login) = context.login.as_ref().filter(|login| login.is_due(self.now())) else { return Ok(contexts) };
+        let provider = Provider::discover(&login.issuer, &login.client_id).await?;
+        let (token, login) = provider.renew(login).await?;
+        let renewed = Context { token, login: Some(login), ..context.clone() };
+        contexts.contexts.insert(name.to_owned(), renewed);
+        contexts.save(&self.contexts_path()?)?;
+        Ok(contexts)
+    }
+
     /// Returns the authority that options or environment name, if they do.
     pub fn authority_given(&self) -> Result<Option<Authority>, Failure> {
         self.options.ca_file.as_deref().map(Authority::read).transpose()
@@ -122,7 +138,8 @@ impl Session {
                     authority: self.authority_given()?,
                     pin: self.options.pin,
                 };
-                let target = self.contexts()?.target(overrides)?;
+                let contexts = self.renewed(self.contexts()?, &overrides).await?;
+                let target = contexts.target(overrides)?;
                 Client::connect(&target, self.request_id).await
             })
             .await?;

@@ -16,7 +16,6 @@ use crate::{
     error::Failure,
     session::Session,
     signing::{self, KeyRef},
-    text,
 };
 
 pub use status::{mode_cell, mode_word};
@@ -119,20 +118,21 @@ fn root_key_files(folder: &Path, of: u32) -> Result<RootKeyFiles, Failure> {
 /// Says plainly what is to be done with the files of root keys.
 fn explain_files(session: &Session, quorum: Quorum, files: &[PathBuf]) {
     let Quorum { threshold, of } = quorum;
-    let spare = of - threshold;
-    session.messages.say(&format!(
-        "\nThe root keys are in these files, and nowhere else:\n{}",
-        files.iter().map(|path| format!("  {}", path.display())).collect::<Vec<_>>().join("\n")
-    ));
-    session.messages.say(&format!(
-        "What to do with them, today:\n\
-         \x20 1. Prove that they work: otactl keys drill{}\n\
-         \x20 2. Copy each to its own medium, and keep the media in different places, without a network.\n\
-         \x20 3. Delete them here. They are needed again before the roots run out in a year: otactl keys renew.\n\
-         Any {threshold} of them change every other key. You may lose {}; with fewer than {threshold} left, no key can ever \
-         be changed again. Whoever has {threshold} owns your devices.",
-        files.iter().map(|path| format!(" --root-key {}", path.display())).collect::<String>(),
-        text::count(i64::from(spare), "of them").trim_end_matches('s'),
+    let messages = session.messages;
+    messages.say("");
+    messages.say("The root keys are in these files, and nowhere else:");
+    for path in files {
+        messages.say(&format!("  {}", path.display()));
+    }
+    messages.say("What to do with them, today:");
+    let drill: String = files.iter().map(|path| format!(" --root-key {}", path.display())).collect();
+    messages.say(&format!("  1. Prove that they work: otactl keys drill{drill}"));
+    messages.say("  2. Copy each to a medium of its own, and keep the media in different places, without a network.");
+    messages.say("  3. Delete them here. They are needed again before the roots run out in a year: otactl keys renew.");
+    messages.say(&format!(
+        "Any {threshold} of the {of} change every other key, and whoever has {threshold} owns your devices. You may lose {}: \
+         with fewer than {threshold} left, no key can ever be changed again.",
+        of - threshold
     ));
 }
 

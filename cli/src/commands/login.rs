@@ -7,10 +7,11 @@ use crate::{
     authority::Authority,
     client::Client,
     commands::token::{role_word, scope_words},
-    context::{Context, Contexts, DEFAULT_NAME, Target},
+    context::{Context, Contexts, DEFAULT_NAME, Route, Target},
     credential::Token,
     error::Failure,
     first_contact,
+    oidc::{self, Provider},
     server_url::ServerUrl,
     session::Session,
 };
@@ -23,9 +24,12 @@ An https:// server is believed when --ca-file holds the authority that signed it
 its own authority's key. Without either, you are shown that SHA-256 and asked. The authority is kept in the context. The \
 server writes its own to ca.pem in its data directory.
 
+With --oidc you log in as yourself: you open a page, on this machine or any other, and type a code.
+
 Examples:
   otactl login https://127.0.0.1:8443 --ca-file ota-data/ca.pem --token-file ota-data/admin-token
-  pass show ota/lab | otactl login https://ota.lab.example:8443 --context lab --pin sha256:6f0c…";
+  pass show ota/lab | otactl login https://ota.lab.example:8443 --context lab --pin sha256:6f0c…
+  otactl login https://ota.example:8443 --oidc";
 
 /// Arguments of `login`.
 #[derive(Debug, Args)]
@@ -34,6 +38,9 @@ pub struct Login {
     /// The server, for example https://ota.example:8443
     #[arg(value_name = "URL")]
     url: ServerUrl,
+    /// Log in as a person at the identity provider that the server trusts
+    #[arg(long, conflicts_with = "token_file")]
+    oidc: bool,
 }
 
 impl Login {
@@ -41,26 +48,22 @@ impl Login {
     pub async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let insecure = session.options().insecure;
         self.url.check_transport(insecure)?;
-        let token = match session.token_given()? {
-            Some(token) => token,
-            None => Token::ask(session.asker.may_ask())?,
-        };
         let name = session.options().context.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
         let mut contexts = session.contexts()?;
 
+        // A pipe is read, or a person asked, before anything is done for them.
+        let given = if self.oidc { None } else { Some(self.token(session)?) };
         let authority = self.authority(session, &contexts, &name).await?;
-        let target = Target {
-            name: name.clone(),
-            server: self.url.clone(),
-            token: token.clone(),
-            insecure,
-            authority: authority.clone(),
-            pin: session.options().pin,
+        let route = Route { server: self.url.clone(), authority: authority.clone(), pin: session.options().pin };
+        let (token, login) = match given {
+            Some(token) => (token, None),
+            None => log_in(session, &route).await.map(|(token, login)| (token, Some(login)))?,
         };
+        let target = Target { name: name.clone(), route, token: token.clone() };
         let client = Client::connect(&target, session.request_id).await?;
         let caller = client.access().get_caller(GetCallerRequest {}).await?.into_inner();
 
-        let context = Context { server: self.url.clone(), token, insecure, certificate_authority: authority };
+        let context = Context { server: self.url.clone(), token, insecure, certificate_authority: authority, login };
         contexts.contexts.insert(name.clone(), context);
         contexts.current = Some(name.clone());
         contexts.save(&session.contexts_path()?)?;
@@ -71,6 +74,13 @@ impl Login {
         let who = format!("{} ({}{limits})", caller.display_name, role_word(caller.role));
         session.messages.say(&format!("logged in to {} as {who}; saved as context {name}", self.url));
         Ok(())
+    }
+
+    fn token(&self, session: &Session) -> Result<Token, Failure> {
+        match session.token_given()? {
+            Some(token) => Ok(token),
+            None => Token::ask(session.asker.may_ask()),
+        }
     }
 
     /// Finds out whom to believe: what was said, else what was believed before, else the person.
@@ -95,6 +105,19 @@ impl Login {
             None => first_contact::asked(&self.url, session.asker).await.map(Some),
         }
     }
+}
+
+/// Sends the person to the identity provider and waits.
+async fn log_in(session: &Session, route: &Route) -> Result<(Token, oidc::Login), Failure> {
+    let options = Client::login_options(route).await?;
+    let provider = Provider::discover(&options.issuer, &options.client_id).await?;
+    let invitation = provider.invite(&options.scopes).await?;
+    // Not `say`: without it nobody could log in, quiet or not.
+    session.messages.ask(&format!("Open {} and type the code {}", invitation.verification_uri, invitation.user_code));
+    if let Some(whole) = &invitation.verification_uri_complete {
+        session.messages.ask(&format!("or open {whole}"));
+    }
+    provider.wait(&invitation).await
 }
 
 const LOGOUT_EXAMPLES: &str = "\

@@ -16,6 +16,7 @@ fn two() -> Contexts {
             token: token(&format!("token-of-{name}")),
             insecure: false,
             certificate_authority: None,
+            login: None,
         };
         contexts.contexts.insert(name.to_owned(), context);
     }
@@ -52,10 +53,10 @@ fn a_damaged_file_is_named_without_showing_what_it_holds() {
 #[test]
 fn an_option_beats_the_current_context() {
     let overrides = Overrides { context: Some("site".to_owned()), ..Overrides::default() };
-    assert_eq!(two().target(overrides).unwrap().server, url("http://127.0.0.1:2"));
+    assert_eq!(two().target(overrides).unwrap().route.server, url("http://127.0.0.1:2"));
     let overrides = Overrides { token: Some(token("other")), ..Overrides::default() };
     let target = two().target(overrides).unwrap();
-    assert_eq!((target.server, target.token), (url("http://127.0.0.1:1"), token("other")));
+    assert_eq!((target.route.server, target.token), (url("http://127.0.0.1:1"), token("other")));
 }
 
 #[test]
@@ -82,8 +83,13 @@ fn an_unknown_context_is_a_usage_error_that_names_the_known_ones() {
 #[test]
 fn insecure_is_remembered_for_its_own_server_alone() {
     let mut contexts = two();
-    let far =
-        Context { server: url("http://10.0.0.1:1"), token: token("t"), insecure: true, certificate_authority: None };
+    let far = Context {
+        server: url("http://10.0.0.1:1"),
+        token: token("t"),
+        insecure: true,
+        certificate_authority: None,
+        login: None,
+    };
     contexts.contexts.insert("far".to_owned(), far);
     let overrides = Overrides { context: Some("far".to_owned()), ..Overrides::default() };
     assert!(contexts.target(overrides).is_ok());
@@ -108,6 +114,7 @@ fn an_authority_is_kept_with_its_server_and_believed_for_that_one_alone() {
         token: token("t"),
         insecure: false,
         certificate_authority: Some(authority.clone()),
+        login: None,
     };
     contexts.contexts.insert("safe".to_owned(), safe);
     contexts.save(&path).unwrap();
@@ -119,7 +126,7 @@ fn an_authority_is_kept_with_its_server_and_believed_for_that_one_alone() {
         ..Overrides::default()
     };
     let target = contexts.target(overrides("https://10.0.0.1:1")).unwrap();
-    assert_eq!((target.authority, target.name.as_str()), (Some(authority), "safe"));
+    assert_eq!((target.route.authority, target.name.as_str()), (Some(authority), "safe"));
     let target = contexts.target(overrides("https://10.0.0.2:1")).unwrap();
-    assert_eq!((target.authority, target.name.as_str()), (None, "10.0.0.2_1"));
+    assert_eq!((target.route.authority, target.name.as_str()), (None, "10.0.0.2_1"));
 }
