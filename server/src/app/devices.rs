@@ -72,8 +72,9 @@ pub async fn list(
     let filter = violations.finish(filter)?;
     let selectors = selector.into_iter().chain(caller.scope().devices.clone()).collect();
     let query = Query { selectors, filter, online_since: online_since(app, now) };
-    let mut devices = db::device::list(&mut *app.pool.acquire().await?, &query, &page).await?;
-    devices.iter_mut().for_each(|device| hide(caller, device));
+    let mut connection = app.pool.acquire().await?;
+    let mut devices = db::device::list(&mut connection, &query, &page).await?;
+    hide(&mut connection, caller, &mut devices).await?;
     Ok(page.cut(devices, |device| device.id.to_string()))
 }
 
@@ -281,13 +282,24 @@ pub async fn explain(app: &App, caller: &Caller, id: DeviceId, now: DateTime<Utc
 async fn see(connection: &mut PgConnection, caller: &Caller, id: DeviceId) -> Result<Device> {
     let device = db::device::get(connection, id).await?.filter(|device| caller.scope().has_device(&device.labels));
     let mut device = device.ok_or_else(|| not_found(id))?;
-    hide(caller, &mut device);
+    hide(connection, caller, std::slice::from_mut(&mut device)).await?;
     Ok(device)
 }
 
-/// Takes out what the caller does not see of a device: the packages outside their scope.
-fn hide(caller: &Caller, device: &mut Device) {
-    device.running.retain(|entry| caller.scope().has_package(&entry.running.package));
+/// Takes out what the caller does not see of devices: packages and other devices outside their scope.
+async fn hide(connection: &mut PgConnection, caller: &Caller, devices: &mut [Device]) -> Result<()> {
+    let scope = caller.scope();
+    for device in &mut *devices {
+        device.running.retain(|entry| scope.has_package(&entry.running.package));
+    }
+    if let Some(selector) = &scope.devices {
+        let named: Vec<_> = devices.iter().flat_map(|device| device.identity_conflicts.iter().copied()).collect();
+        let outside = db::device::outside(connection, &named, selector).await?;
+        for device in devices {
+            device.identity_conflicts.retain(|other| !outside.contains(other));
+        }
+    }
+    Ok(())
 }
 
 fn not_found(id: DeviceId) -> Error {

@@ -89,7 +89,8 @@ pub struct Query {
 }
 
 impl Query {
-    /// A statement that reads events, up to its order.
+    /// A statement that reads events, up to its order, which has to name the table: a bare `transaction` would be the text
+    /// that is read, by which 10 comes before 9.
     fn select(&self) -> QueryBuilder<Postgres> {
         let mut sql = QueryBuilder::new(
             "SELECT id, transaction::TEXT AS transaction, at, kind, actor, actor_display_name, subject, device_id,
@@ -250,7 +251,7 @@ pub async fn between(
     let mut sql = query.select();
     sql.push(" AND (transaction, id) > (").push_bind(after.transaction.to_string()).push("::TEXT::XID8, ");
     sql.push_bind(after.id).push(") AND transaction < ").push_bind(horizon.to_string()).push("::TEXT::XID8");
-    sql.push(" ORDER BY transaction, id LIMIT ").push_bind(limit);
+    sql.push(" ORDER BY event.transaction, event.id LIMIT ").push_bind(limit);
     read(connection, sql).await
 }
 
@@ -264,7 +265,10 @@ pub async fn through(
     let mut sql = Query::default().select();
     sql.push(" AND (transaction, id) > (").push_bind(after.transaction.to_string()).push("::TEXT::XID8, ");
     sql.push_bind(after.id).push(") AND (transaction, id) <= (").push_bind(last.transaction.to_string());
-    sql.push("::TEXT::XID8, ").push_bind(last.id).push(") ORDER BY transaction, id LIMIT ").push_bind(limit);
+    sql.push("::TEXT::XID8, ")
+        .push_bind(last.id)
+        .push(") ORDER BY event.transaction, event.id LIMIT ")
+        .push_bind(limit);
     read(connection, sql).await
 }
 
