@@ -573,13 +573,22 @@ async fn a_limited_publisher_changes_no_entry_of_a_package_outside() {
     let outside_name: PackageName = outside.package.parse().unwrap();
     let path = |site: &Site| target(&site.release).path();
     for told in [
-        publisher.edit_targets(|list| drop(list.remove(&path(&outside)))).await,
+        publisher
+            .edit_targets(|list| {
+                list.remove(&path(&outside));
+            })
+            .await,
         publisher.edit_targets(|list| list.raise_floor(&outside_name, 1)).await,
     ] {
         assert_refused(&told.unwrap_err(), Code::PermissionDenied, "OUT_OF_SCOPE");
     }
     let release = admin.create_unsigned_release(&outside.package, "2.0.0", outside.release.clone()).await.unwrap();
     assert_refused(&publisher.sign(&release).await.unwrap_err(), Code::PermissionDenied, "OUT_OF_SCOPE");
-    publisher.edit_targets(|list| drop(list.remove(&path(&inside)))).await.unwrap();
+    publisher
+        .edit_targets(|list| {
+            list.remove(&path(&inside));
+        })
+        .await
+        .unwrap();
     publisher.sign(&inside.release).await.unwrap();
 }
