@@ -27,10 +27,10 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = ParseIdError;
 
-            /// Accepts the hyphenated form alone, so that a name has one spelling.
+            /// Accepts the hyphenated form in lower case alone, so that a name has one spelling.
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                let id = Uuid::try_parse(text).map_err(|_| ParseIdError)?;
-                if text.len() == 36 { Ok(Self(id)) } else { Err(ParseIdError) }
+                let is_hyphenated = text.len() == 36 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+                if is_hyphenated { Uuid::try_parse(text).map(Self).map_err(|_| ParseIdError) } else { Err(ParseIdError) }
             }
         }
     };
@@ -77,7 +77,14 @@ mod tests {
     fn an_id_has_one_spelling() {
         let text = "01890a5d-ac96-774b-bcce-b302099a8057";
         assert_eq!(text.parse::<DeviceId>().unwrap().to_string(), text);
-        for other in ["01890a5dac96774bbcceb302099a8057", "{01890a5d-ac96-774b-bcce-b302099a8057}", "", "x", "../etc"] {
+        for other in [
+            "01890a5dac96774bbcceb302099a8057",
+            "01890A5D-ac96-774b-bcce-b302099a8057",
+            "{01890a5d-ac96-774b-bcce-b302099a8057}",
+            "",
+            "x",
+            "../etc",
+        ] {
             assert_eq!(other.parse::<DeviceId>(), Err(ParseIdError), "{other}");
         }
     }

@@ -184,8 +184,10 @@ impl FromStr for BearerToken {
     }
 }
 
+/// Reads the 32 digits of an id. In lower case alone, so that a string has one spelling.
 fn simple(text: &str) -> Option<Uuid> {
-    if text.len() == 32 { Uuid::try_parse(text).ok() } else { None }
+    let is_simple = text.len() == 32 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    if is_simple { Uuid::try_parse(text).ok() } else { None }
 }
 
 /// Reads the base58 form of a secret.
@@ -262,6 +264,14 @@ mod tests {
         for bad in [pin.to_uppercase(), format!("{pin}a"), pin[1..].to_owned(), String::new(), other] {
             assert!(format!("{rest}.{bad}").parse::<EnrollmentString>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_id_in_capitals_is_refused() {
+        let string =
+            EnrollmentString { token: EnrollTokenId(Uuid::from_u128(0xabc)), secret: Secret([7; 32]), pin: [8; 32] };
+        assert!(string.to_string().replace("abc", "aBc").parse::<EnrollmentString>().is_err());
+        assert_eq!(parse_token_id("00000000000000000000000000000ABC"), Err(ParseSecretError::TokenId));
     }
 
     #[test]
