@@ -21,7 +21,6 @@ use crate::{
     error::{Failure, reason_of},
     image_repository::{ImageRepository, refresh_director},
     session::Session,
-    text,
 };
 
 /// Times that a change is made again because another was published first.
@@ -128,12 +127,11 @@ fn follow(old: &Repository, next: &Root, signers: &[&dyn Signer]) -> Result<Vec<
     let needed: BTreeSet<KeyId> = [old.root(), next].iter().flat_map(|root| ids(root)).collect();
     let useful: Vec<&dyn Signer> =
         signers.iter().copied().filter(|signer| needed.contains(&signer.public_key().id())).collect();
-    let with = |root: &Root, what: &str| enough(root, &useful, what);
     if old.root().mode == Mode::Adopted {
-        with(old.root(), "the root keys in use")?;
+        enough(old.root(), &useful, "root keys in use")?;
     }
     if next.mode == Mode::Adopted {
-        with(next, "the new root keys")?;
+        enough(next, &useful, "new root keys")?;
     }
     let bytes = metadata::sign(next, &useful).map_err(|error| Failure::because("cannot sign the root", &error))?;
     if old.root().mode == Mode::Adopted {
@@ -157,8 +155,9 @@ fn enough(root: &Root, signers: &[&dyn Signer], what: &str) -> Result<(), Failur
     if given.len() >= needed {
         return Ok(());
     }
-    let count = text::count(i64::try_from(given.len()).unwrap_or(i64::MAX), "key");
-    Err(Failure::failed(format!("{needed} of {} {what} have to sign, and {count} of them is at hand", known.len()))
+    let all = known.len();
+    let here = given.len();
+    Err(Failure::failed(format!("{needed} of the {all} {what} have to sign, and {here} of them at hand is too few"))
         .details(known.iter().map(|id| {
             let here = if given.contains(id) { "at hand" } else { "missing" };
             format!("{id}: {here}")

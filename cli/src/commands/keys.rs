@@ -130,8 +130,8 @@ fn explain_files(session: &Session, quorum: Quorum, files: &[PathBuf]) {
     messages.say("  2. Copy each to a medium of its own, and keep the media in different places, without a network.");
     messages.say("  3. Delete them here. They are needed again before the roots run out in a year: otactl keys renew.");
     messages.say(&format!(
-        "Any {threshold} of the {of} change every other key, and whoever has {threshold} owns your devices. You may lose {}: \
-         with fewer than {threshold} left, no key can ever be changed again.",
+        "Any {threshold} of the {of} change every other key, and whoever has {threshold} can change who signs for your devices. \
+         You may lose {}: with fewer than {threshold} left, no key can ever be changed again.",
         of - threshold
     ));
 }

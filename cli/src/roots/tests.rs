@@ -50,7 +50,7 @@ fn too_few_root_keys_are_named_and_nothing_is_made() {
     let roots = roots(Mode::Adopted, 2, &held);
     let twice: [&dyn Signer; 2] = [&held[0], &held[0]];
     let text = roots.next(now(), &twice, &renew).unwrap_err().to_string();
-    assert!(text.contains("2 of 3 the root keys in use have to sign"), "{text}");
+    assert!(text.contains("2 of the 3 root keys in use have to sign, and 1 of them at hand is too few"), "{text}");
     assert!(text.contains(&format!("{}: missing", held[1].public_key().id())), "{text}");
     let stranger = keys(2);
     assert!(roots.next(now(), &signers(&stranger), &renew).is_err());

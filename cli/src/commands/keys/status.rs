@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use ota_proto::admin::v1::{
-    GetTrustStatusRequest, GetTrustStatusResponse, Repository as WireRepository, RoleStatus, TrustMode,
+    GetTrustStatusRequest, GetTrustStatusResponse, KeyStatus, Repository as WireRepository, RoleStatus, TrustMode,
 };
 use ota_trust::metadata::Mode;
 
@@ -12,7 +12,7 @@ use crate::{
     output::{Cell, Document, Fact, Tone},
     roots::Roots,
     session::Session,
-    signing, time,
+    signing, text, time,
 };
 
 /// What a person has to do before this long is shown in colour.
@@ -68,31 +68,19 @@ fn facts(status: &GetTrustStatusResponse, own: Option<&str>, now: DateTime<Utc>)
             WireRepository::Director => "director",
             WireRepository::Unspecified => "unknown",
         };
-        facts.push(Fact::new(format!("{repository} {}", role.role), role_cell(role, now)));
-        let keys: Vec<_> = role
-            .keys
-            .iter()
-            .map(|key| {
-                let id = key.key_id.get(..SHOWN_ID).unwrap_or(&key.key_id);
-                let whose = match (key.held_by_server, own == Some(key.key_id.as_str())) {
-                    (true, _) => " (the server's)",
-                    (false, true) => " (yours, on this machine)",
-                    (false, false) => "",
-                };
-                format!("{id}{whose}")
-            })
-            .collect();
-        facts.push(Fact::new("", keys.join("\n")));
+        facts.push(Fact::new(format!("{repository} {}", role.role), role_cell(role, own, now)));
     }
     facts
 }
 
-fn role_cell(role: &RoleStatus, now: DateTime<Utc>) -> Cell {
-    let keys = format!("{} of {} keys", role.threshold, role.keys.len());
+fn role_cell(role: &RoleStatus, own: Option<&str>, now: DateTime<Utc>) -> Cell {
+    let count = format!("{} of {}", role.threshold, text::count(i64::try_from(role.keys.len()).unwrap_or(0), "key"));
+    let keys = keys(role, own);
     let Some(expires) = role.expire_time.as_ref().and_then(time::moment) else {
-        return format!("{keys}, one document per device").into();
+        return format!("{count}, one document per device\n{keys}").into();
     };
-    let text = format!("version {}, {keys}, runs out {}", role.version, time::until(role.expire_time.as_ref(), now));
+    let until = time::until(role.expire_time.as_ref(), now);
+    let text = format!("version {}, {count}, runs out {until}\n{keys}", role.version);
     // What the server signs lives shorter than that, and renews itself.
     let is_offline = role.role == "root" || role.role == "targets";
     if expires <= now {
@@ -102,6 +90,20 @@ fn role_cell(role: &RoleStatus, now: DateTime<Utc>) -> Cell {
     } else {
         text.into()
     }
+}
+
+/// Lists a role's keys, one a line, with whose they are.
+fn keys(role: &RoleStatus, own: Option<&str>) -> String {
+    let line = |key: &KeyStatus| {
+        let id = key.key_id.get(..SHOWN_ID).unwrap_or(&key.key_id);
+        let whose = match (key.held_by_server, own == Some(key.key_id.as_str())) {
+            (true, _) => " (the server's)",
+            (false, true) => " (yours, on this machine)",
+            (false, false) => "",
+        };
+        format!("{id}{whose}")
+    };
+    role.keys.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Says who holds the root keys.
@@ -129,7 +131,6 @@ pub fn mode_word(mode: TrustMode) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use ota_proto::admin::v1::KeyStatus;
     use prost_types::Timestamp;
 
     use super::*;
@@ -163,23 +164,17 @@ mod tests {
         ];
         for (name, expires, tone) in table {
             let role = role(name, expires);
-            let text = role_cell(&role, now).text().to_owned();
-            assert_eq!(role_cell(&role, now), Cell::toned(text, tone), "{name} {expires:?}");
+            let text = role_cell(&role, None, now).text().to_owned();
+            assert_eq!(role_cell(&role, None, now), Cell::toned(text, tone), "{name} {expires:?}");
         }
     }
 
     #[test]
     fn every_key_says_whose_it_is() {
-        let status = GetTrustStatusResponse {
-            mode: TrustMode::Managed.into(),
-            roles: vec![role("targets", None)],
-            ..GetTrustStatusResponse::default()
-        };
         let own = "b".repeat(64);
-        let facts = facts(&status, Some(&own), Utc::now());
         assert_eq!(
-            facts[2],
-            Fact::new("", "aaaaaaaaaaaa (the server's)\nbbbbbbbbbbbb (yours, on this machine)\ncccccccccccc")
+            keys(&role("targets", None), Some(&own)),
+            "aaaaaaaaaaaa (the server's)\nbbbbbbbbbbbb (yours, on this machine)\ncccccccccccc"
         );
     }
 }
