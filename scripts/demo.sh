@@ -34,14 +34,14 @@ otactl() { "$bin/otactl" "$@"; }
 export XDG_CONFIG_HOME=$scratch/config
 
 say "A server. It brings its own Postgres and keeps everything in one folder."
-"$bin/ota-server" --no-tls --data-dir "$scratch/server" --listen 127.0.0.1:0 --log warn >"$scratch/url" 2>"$scratch/server.log" &
+"$bin/ota-server" --data-dir "$scratch/server" --listen 127.0.0.1:0 --log warn >"$scratch/url" 2>"$scratch/server.log" &
 server=$!
 until [ -s "$scratch/url" ]; do
     kill -0 "$server" 2>/dev/null || { cat "$scratch/server.log" >&2; exit 1; }
     sleep 0.1
 done
 url=$(cat "$scratch/url")
-run otactl login "$url" --token-file "$scratch/server/admin-token"
+run otactl login "$url" --ca-file "$scratch/server/ca.pem" --token-file "$scratch/server/admin-token"
 
 say "A device. It enrols with a token that works once."
 token=$(otactl enroll-token create --description "the demo's device")
