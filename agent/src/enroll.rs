@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::identity::{self, DeviceKey, Enrollment};
 use crate::server_url::ServerUrl;
+use crate::trust_store;
 
 /// Why the machine did not join.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,9 @@ pub enum Error {
     /// The identity cannot be read or kept.
     #[error(transparent)]
     Identity(identity::Error),
+    /// What the device is to trust cannot be kept, or is no root.
+    #[error(transparent)]
+    Trust(trust_store::Error),
     /// The certificates to check the server with cannot be used.
     #[error(transparent)]
     Tls(ota_tls::Error),
@@ -107,6 +111,8 @@ pub async fn enroll(
     let joined = client::enroll(&server, believed, clock, string, &key, (&hardware, &hardware_id));
     let joined = joined.await.map_err(failed)?;
     joined.certificate.save(path).map_err(Error::Identity)?;
+    trust_store::begin(path, joined.device, &hardware, &anchors.image_root, &anchors.director_root)
+        .map_err(Error::Trust)?;
     let enrollment = Enrollment {
         device: joined.device,
         server,

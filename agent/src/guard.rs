@@ -53,8 +53,6 @@ enum Belief {
     Lost,
     /// The store did not take something; it has to be read again before anything is believed.
     Unknown,
-    /// The device was enrolled without roots.
-    Unfounded,
 }
 
 impl Guard {
@@ -67,10 +65,6 @@ impl Guard {
     }
 
     fn read(&mut self) -> Result<(), Error> {
-        if !trust_store::is_begun(&self.data) {
-            self.belief = Belief::Unfounded;
-            return Ok(());
-        }
         self.belief = match TrustStore::open(&self.data) {
             Ok((store, trusted)) => Belief::Held(store, Box::new(trusted)),
             Err(error @ Error::Lost { .. }) => {
@@ -130,7 +124,6 @@ impl Guard {
     /// Tells why a release must not be installed at this moment.
     pub fn forbids(&mut self, job: &Job) -> Option<Failure> {
         let error = match &self.belief {
-            Belief::Unfounded => return None,
             Belief::Lost => Fault::Store.because("the record of what this device trusts is damaged or gone"),
             Belief::Unknown => Fault::Store.because("the record of what this device trusts could not be written"),
             Belief::Held(_, trusted) => trusted.authorize(&order(job), self.clock.now()).err()?,
@@ -144,7 +137,7 @@ impl Guard {
     pub fn evidence(&self) -> Option<Vec<u8>> {
         match &self.belief {
             Belief::Held(_, trusted) => Some(trusted.to_bytes()),
-            Belief::Lost | Belief::Unknown | Belief::Unfounded => None,
+            Belief::Lost | Belief::Unknown => None,
         }
     }
 
@@ -152,7 +145,7 @@ impl Guard {
     pub fn device(&self) -> Option<DeviceId> {
         match &self.belief {
             Belief::Held(_, trusted) => Some(trusted.device()),
-            Belief::Lost | Belief::Unknown | Belief::Unfounded => None,
+            Belief::Lost | Belief::Unknown => None,
         }
     }
 

@@ -183,13 +183,15 @@ impl Status {
                 previous: releases.previous_release().map_err(disk)?.map(|release| release.version),
             });
         }
+        let enrollment = Enrollment::load(data).map_err(Error::Identity)?;
+        let trust = trust(data, packages, enrollment.is_some());
         Ok(Self {
             agent_version: env!("CARGO_PKG_VERSION"),
             data_dir: data.to_owned(),
-            enrollment: Enrollment::load(data).map_err(Error::Identity)?,
+            enrollment,
             identity: identity(data).map_err(Error::Identity)?,
             is_journal_lost: is_unreadable || record.state.journal_lost,
-            trust: trust(data, packages),
+            trust,
             running,
             work: work(data, &record.state.phase),
             last: record.state.settled.into_iter().next_back().map(last),
@@ -197,11 +199,11 @@ impl Status {
     }
 }
 
-fn trust(data: &Path, packages: Vec<PackageName>) -> Trust {
+fn trust(data: &Path, packages: Vec<PackageName>, is_enrolled: bool) -> Trust {
     let trusted = trust_store::peek(data);
     let state = match &trusted {
         Some(_) => TrustState::Held,
-        None if trust_store::is_begun(data) => TrustState::Lost,
+        None if is_enrolled => TrustState::Lost,
         None => TrustState::None,
     };
     let versions = trusted.as_ref().map(|trusted| {

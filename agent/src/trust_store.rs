@@ -69,11 +69,6 @@ pub fn begin(
     TrustStore { folder: folder.clone(), copies }.accept(&begun)
 }
 
-/// Tells whether a device's trust has been begun in a data directory, whatever has become of it.
-pub fn is_begun(data: &Path) -> bool {
-    folder(data).exists()
-}
-
 /// Returns what a store holds, for whoever only looks. Nothing is repaired.
 pub fn peek(data: &Path) -> Option<Trusted> {
     copies::peek(&SystemDisk, &folder(data)).and_then(|bytes| Trusted::from_bytes(&bytes).ok())

@@ -21,10 +21,14 @@ use ota_agent::{
     releases, trust_store,
 };
 use ota_bundle::{Bundle, Manifest, Writer};
-use ota_domain::{DeviceId, EnrollTokenId, Hardware};
+use ota_domain::{DeviceId, EnrollTokenId, Hardware, release::Installer};
 use ota_proto::device::v1::CheckInResponse;
 use ota_tls::{SeenCertificates, ServerTrust};
-use ota_trust::{Fault, device::Trusted};
+use ota_trust::{
+    Fault,
+    device::Trusted,
+    metadata::{Custom, Target},
+};
 use prost::Message as _;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -204,6 +208,27 @@ impl Installation {
         let now = self.now();
         writer.finish(&Manifest::new(now, now)).expect("a file that can be written");
         Bundle::open(File::open(&path).expect("the file just written")).expect("a bundle just written")
+    }
+}
+
+/// Describes a payload that is installed as a file, on any of these hardware types.
+///
+/// # Panics
+/// When the names are none.
+#[must_use]
+pub fn release(package: &str, version: &str, counter: i64, hardware: &[&str], payload: &[u8]) -> Target {
+    Target {
+        length: payload.len() as u64,
+        sha256: sha256(payload),
+        custom: Custom {
+            package: package.parse().expect("a package's name"),
+            version: version.parse().expect("a version"),
+            release_counter: counter,
+            floor: 0,
+            hardware: hardware.iter().map(|name| name.parse().expect("a hardware type")).collect(),
+            installer: Installer::File,
+            unpacked_size_bytes: 0,
+        },
     }
 }
 

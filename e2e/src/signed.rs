@@ -1,19 +1,17 @@
 //! A fleet's keys in a test's hand: what an honest server would send, and all that is needed to send something else.
+//!
+//! The agent's own tests include this file as well.
 
 use chrono::{DateTime, Utc};
-use ota_domain::{
-    DeviceId, Sha256Digest,
-    release::{Installer, Payload},
-};
+use ota_domain::{DeviceId, release::Installer};
 use ota_proto::device::v1 as wire;
 use ota_trust::{
     director::{self, Assignment},
     image::{self, Catalog, OnlineKeys},
     key::{PrivateKey, Signer as _},
-    metadata::{Custom, Freshness, Mode, Role, Root, Target, sign},
+    metadata::{Freshness, Mode, Role, Root, Target, sign},
     verify::Repository,
 };
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// All private keys of a fleet.
@@ -116,6 +114,9 @@ impl World {
         let mut catalog = Catalog::open(&self.image).expect("a repository that is whole");
         change(&mut catalog);
         let documents = catalog.publish(now, &[&self.keys.targets]).expect("the list is signed");
+        if documents.is_empty() {
+            return;
+        }
         self.image = image::publish(&self.image, &documents, now, self.keys.online()).expect("the list is published");
     }
 
@@ -170,27 +171,6 @@ impl World {
     }
 }
 
-/// Describes a payload that is installed as a file, on any of these hardware types.
-///
-/// # Panics
-/// When the names are none.
-#[must_use]
-pub fn release(package: &str, version: &str, counter: i64, hardware: &[&str], payload: &[u8]) -> Target {
-    Target {
-        length: payload.len() as u64,
-        sha256: Sha256Digest(Sha256::digest(payload).into()),
-        custom: Custom {
-            package: package.parse().expect("a package's name"),
-            version: version.parse().expect("a version"),
-            release_counter: counter,
-            floor: 0,
-            hardware: hardware.iter().map(|name| name.parse().expect("a hardware type")).collect(),
-            installer: Installer::File,
-            unpacked_size_bytes: 0,
-        },
-    }
-}
-
 /// Makes a new deployment of a release, as the server would offer it.
 ///
 /// # Panics
@@ -198,7 +178,6 @@ pub fn release(package: &str, version: &str, counter: i64, hardware: &[&str], pa
 #[must_use]
 pub fn deployment(release: &Target) -> wire::Deployment {
     let Target { length, sha256, custom } = release;
-    let payload = Payload { sha256: *sha256, size_bytes: *length };
     wire::Deployment {
         deployment: Uuid::now_v7().to_string(),
         attempt: 1,
@@ -211,8 +190,8 @@ pub fn deployment(release: &Target) -> wire::Deployment {
         }
         .into(),
         payload: Some(wire::Payload {
-            sha256: payload.sha256.0.to_vec().into(),
-            size_bytes: i64::try_from(payload.size_bytes).expect("a payload's size"),
+            sha256: sha256.0.to_vec().into(),
+            size_bytes: i64::try_from(*length).expect("a payload's size"),
         }),
         hardware: custom.hardware.iter().map(ToString::to_string).collect(),
         unpacked_size_bytes: i64::try_from(custom.unpacked_size_bytes).expect("a tree's size"),

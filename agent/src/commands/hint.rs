@@ -41,7 +41,10 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
                     .to_owned(),
             ),
             enroll::Error::Client { source, .. } => of_client(source),
-            enroll::Error::Taken { .. } | enroll::Error::Identity(_) | enroll::Error::Tls(_) => None,
+            enroll::Error::Taken { .. }
+            | enroll::Error::Identity(_)
+            | enroll::Error::Trust(_)
+            | enroll::Error::Tls(_) => None,
         };
     }
     match error.downcast_ref::<agent::Error>()? {

@@ -41,7 +41,7 @@ async fn a_disk_that_becomes_full_leaves_the_old_release_and_nothing_else() {
     let output = tokio::task::spawn_blocking(run).await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "one2\n", "the old release, its tree and its record");
+    assert_eq!(text(&output.stdout), "one3\n", "the old release, its tree, its record and its metadata");
     assert_eq!(peer.ends()[1], (DeploymentState::Failed, Some(FailureCode::NoSpace)));
     assert_eq!(peer.downloads().len(), 2, "it became full while unpacking");
 }

@@ -31,7 +31,7 @@ pub(crate) struct Gate {
     public_key: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
     pub(crate) image_root: Vec<u8>,
-    director_root: Vec<u8>,
+    pub(crate) director_root: Vec<u8>,
     /// How long device certificates last from now.
     pub(crate) lifetime: TimeDelta,
     /// Something in front ends TLS.

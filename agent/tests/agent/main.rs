@@ -7,6 +7,9 @@ mod full_disk;
 mod gate;
 mod identity;
 mod peer;
+#[expect(unreachable_pub, reason = "elsewhere it is the module of a library")]
+#[path = "../../../e2e/src/signed.rs"]
+mod signed;
 
 use std::fs;
 
@@ -164,7 +167,11 @@ async fn an_unhealthy_release_is_undone_and_its_last_words_are_reported() {
     assert_eq!(report.running[0].version, "1.0.0");
     let failure = report.failure.unwrap();
     assert_eq!((failure.code(), failure.log_tail.as_str()), (FailureCode::Health, "no database\n"));
-    assert_eq!(fs::read_dir(device.package().join("releases")).unwrap().count(), 2, "the tree and record of the old");
+    assert_eq!(
+        fs::read_dir(device.package().join("releases")).unwrap().count(),
+        3,
+        "tree, record and metadata of the old"
+    );
     device.round().await;
     assert_eq!(peer.downloads().len(), 2, "the same attempt is not made again");
 }

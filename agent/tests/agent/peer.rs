@@ -4,10 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use chrono::Utc;
 use ota_agent::server_url::ServerUrl;
+use ota_domain::Sha256Digest;
+use ota_domain::release::Installer;
 use ota_proto::device::v1 as wire;
 use ota_proto::device::v1::enrollment_service_server::EnrollmentServiceServer;
 use ota_proto::device::v1::update_service_server::{UpdateService, UpdateServiceServer};
+use ota_trust::metadata::{Custom, Target};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -17,7 +21,8 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::gate::{Enrollment, Gate};
+use crate::gate::{DEVICE, Enrollment, Gate};
+use crate::signed::World;
 
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -41,6 +46,8 @@ pub(crate) enum Fault {
 #[derive(Default)]
 pub(crate) struct Script {
     pub(crate) gate: Gate,
+    /// Signs what is offered.
+    world: Option<World>,
     payloads: HashMap<Vec<u8>, Vec<u8>>,
     offers: Vec<wire::Deployment>,
     faults: VecDeque<Fault>,
@@ -73,7 +80,12 @@ impl Peer {
     }
 
     async fn start_with(is_tls: bool) -> Self {
-        let script = Arc::new(Mutex::new(Script { verdict: wire::Verdict::Continue, ..Script::default() }));
+        let world = World::new(Utc::now());
+        let mut script = Script { verdict: wire::Verdict::Continue, ..Script::default() };
+        script.gate.image_root = world.image_root().to_vec();
+        script.gate.director_root.clone_from(&world.director_root);
+        script.world = Some(world);
+        let script = Arc::new(Mutex::new(script));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheme = if is_tls { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -166,6 +178,42 @@ impl Peer {
     }
 }
 
+impl Script {
+    /// Signs what is offered, as operators and the director.
+    fn sign(&mut self, nonce: &[u8]) -> Option<wire::MetadataUpdate> {
+        let now = Utc::now();
+        let world = self.world.as_mut()?;
+        let targets: Vec<_> = self.offers.iter().filter_map(target).collect();
+        world.publish(now, |list| targets.iter().for_each(|target| list.insert(target.clone())));
+        world.answer(DEVICE, &targets, nonce, now).metadata
+    }
+}
+
+/// Returns what has to be signed of an offer; nothing of one that no device could do.
+fn target(offer: &wire::Deployment) -> Option<Target> {
+    let payload = offer.payload.as_ref()?;
+    let installer = match offer.installer() {
+        wire::Installer::Directory => Installer::Directory,
+        wire::Installer::File => Installer::File,
+        wire::Installer::Unspecified | wire::Installer::Slot | wire::Installer::Module | wire::Installer::Mcu => {
+            return None;
+        }
+    };
+    Some(Target {
+        length: payload.size_bytes.unsigned_abs(),
+        sha256: Sha256Digest::try_from(&payload.sha256[..]).ok()?,
+        custom: Custom {
+            package: offer.package.parse().ok()?,
+            version: offer.version.parse().ok()?,
+            release_counter: offer.release_counter,
+            floor: 0,
+            hardware: offer.hardware.iter().map(|name| name.parse().unwrap()).collect(),
+            installer,
+            unpacked_size_bytes: offer.unpacked_size_bytes.unsigned_abs(),
+        },
+    })
+}
+
 struct Service(Arc<Mutex<Script>>);
 
 type Pieces = Pin<Box<dyn Stream<Item = Result<wire::DownloadResponse, Status>> + Send>>;
@@ -190,10 +238,12 @@ impl UpdateService for Service {
             return Err(refusal(Code::PermissionDenied, reason));
         }
         script.gate.admit(&request)?;
-        script.check_ins.push(request.into_inner());
+        let request = request.into_inner();
+        let metadata = script.sign(&request.nonce);
+        script.check_ins.push(request);
         let inventory_wanted = script.inventories.is_empty();
         let deployments = script.offers.clone();
-        Ok(Response::new(wire::CheckInResponse { deployments, inventory_wanted, ..Default::default() }))
+        Ok(Response::new(wire::CheckInResponse { deployments, inventory_wanted, metadata, ..Default::default() }))
     }
 
     async fn watch(&self, _: Request<wire::WatchRequest>) -> Result<Response<Rings>, Status> {
