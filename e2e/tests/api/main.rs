@@ -25,7 +25,6 @@ mod progress;
 mod releases;
 mod replicas;
 mod rollouts;
-mod scope;
 mod shutdown;
 mod tls;
 mod uploads;

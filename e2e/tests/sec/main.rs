@@ -1,8 +1,10 @@
 //! One folder per threat: what an attacker tries, and that it does not get through.
 //!
 //! The attacks on what a device believes are handed to the agent's own verification, store and driver ([`scene`]), byte
-//! for byte, because no real server can be made to send them.
+//! for byte, because no real server can be made to send them. What an intruder at a real server can do is done to one
+//! ([`fleet`]).
 
+mod fleet;
 mod scene;
 
 mod sec_arbitrary;

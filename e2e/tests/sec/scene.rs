@@ -6,8 +6,7 @@ use ota_agent::{client::Question, machine::Outcome};
 use ota_domain::release::fits;
 use ota_e2e::{
     Installation, World,
-    installation::{Brought, Visit},
-    signed::release,
+    installation::{Brought, Visit, release},
 };
 use ota_trust::metadata::Target;
 

@@ -1,11 +1,13 @@
 //! Software that nobody signed.
 
+mod real;
+
 use bytes::Bytes;
 use ota_agent::machine::Outcome;
 use ota_domain::deployment::FailureCode;
 use ota_e2e::{
-    installation::Brought,
-    signed::{deployment, release},
+    installation::{Brought, release},
+    signed::deployment,
 };
 use ota_proto::device::v1::MetadataUpdate;
 use ota_trust::{

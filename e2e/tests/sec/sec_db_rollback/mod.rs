@@ -1,5 +1,7 @@
 //! A server whose database was put back to an earlier day.
 
+mod real;
+
 use ota_agent::machine::Outcome;
 use ota_trust::Fault;
 

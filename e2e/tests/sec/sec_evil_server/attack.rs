@@ -7,8 +7,8 @@ use ota_domain::{DeviceId, release::Installer};
 use ota_e2e::{
     World,
     device::sha256,
-    installation::Brought,
-    signed::{deployment, release},
+    installation::{Brought, release},
+    signed::deployment,
 };
 use ota_proto::device::v1::{CheckInResponse, MetadataUpdate, TargetsDocument};
 use ota_trust::{

@@ -1,10 +1,12 @@
 //! Software for other hardware.
 
+mod real;
+
 use ota_agent::machine::Outcome;
 use ota_domain::deployment::FailureCode;
 use ota_e2e::{
-    installation::Brought,
-    signed::{deployment, release},
+    installation::{Brought, release},
+    signed::deployment,
 };
 use ota_trust::Fault;
 
