@@ -2,7 +2,7 @@
 
 use crate::{
     EnrollTokenId, Hardware, Violation, Violations,
-    secret::{self, SECRET_BYTES, Secret},
+    secret::{self, Secret},
 };
 
 /// Most characters in what a machine's maker calls it.
@@ -19,8 +19,6 @@ pub struct Request<'a> {
     pub hardware: &'a str,
     /// What its maker calls it.
     pub hardware_id: &'a str,
-    /// The secret it made for itself. Empty for a machine that is known by its key.
-    pub credential: &'a [u8],
 }
 
 /// A machine's request to join. Every one of them keeps the rules.
@@ -34,8 +32,6 @@ pub struct Enrollment {
     pub hardware: Hardware,
     /// What its maker calls it. Empty when it does not know.
     pub hardware_id: String,
-    /// The secret it made for itself: its identity from then on, unless it is known by its key.
-    pub credential: Option<Secret>,
 }
 
 /// What a machine that joined is told.
@@ -61,23 +57,12 @@ impl TryFrom<Request<'_>> for Enrollment {
             "hardware_id",
             format!("must have at most {MAX_HARDWARE_ID} characters and no control characters"),
         );
-        let credential = violations.take(
-            "credential",
-            match request.credential {
-                [] => Ok(None),
-                bytes => bytes.try_into().map(|bytes| Some(Secret(bytes))).map_err(|_| {
-                    format!("must be exactly {SECRET_BYTES} random bytes, these are {}", request.credential.len())
-                }),
-            },
-        );
-        let enrollment =
-            token.zip(secret).zip(hardware).zip(credential).map(|(((token, secret), hardware), credential)| Self {
-                token,
-                secret,
-                hardware,
-                hardware_id: request.hardware_id.to_owned(),
-                credential,
-            });
+        let enrollment = token.zip(secret).zip(hardware).map(|((token, secret), hardware)| Self {
+            token,
+            secret,
+            hardware,
+            hardware_id: request.hardware_id.to_owned(),
+        });
         violations.finish(enrollment)
     }
 }
@@ -98,12 +83,10 @@ mod tests {
     #[test]
     fn every_field_at_fault_is_told() {
         let secret = "1".repeat(32);
-        let good =
-            Request { token_id: TOKEN, secret: &secret, hardware: "rpi4", hardware_id: "", credential: &[7; 32] };
+        let good = Request { token_id: TOKEN, secret: &secret, hardware: "rpi4", hardware_id: "" };
         assert_eq!(fields(good), [""; 0]);
-        assert_eq!(fields(Request { credential: &[], ..good }), [""; 0]);
-        let bad = Request { token_id: "", secret: "0", hardware: "a/b", hardware_id: "a\nb", credential: &[7; 31] };
-        assert_eq!(fields(bad), ["token_id", "secret", "hardware", "hardware_id", "credential"]);
+        let bad = Request { token_id: "", secret: "0", hardware: "a/b", hardware_id: "a\nb" };
+        assert_eq!(fields(bad), ["token_id", "secret", "hardware", "hardware_id"]);
         assert_eq!(fields(Request { hardware_id: &"é".repeat(128), ..good }), [""; 0]);
         assert_eq!(fields(Request { hardware_id: &"x".repeat(129), ..good }), ["hardware_id"]);
     }

@@ -1,4 +1,4 @@
-//! The strings that carry secrets: enrolment strings, device credentials, sessions and API tokens.
+//! The strings that carry secrets: enrolment strings, sessions and API tokens.
 //!
 //! Each says what it is by its first letters, so that a secret found in a log or a commit can be recognised, and names its
 //! row, so that the server looks one row up and compares one hash. The secret part is 32 random bytes in base58; random
@@ -43,7 +43,7 @@ pub enum ParseSecretError {
     #[error("must be the third part of an enrolment string: {SECRET_BYTES} bytes in base58")]
     Secret,
     /// Not a bearer token.
-    #[error("must be a bearer token: otad_<device>_<secret>, otas_<device>_<proof> or ota_<token>_<secret>")]
+    #[error("must be a bearer token: otas_<device>_<proof> or ota_<token>_<secret>")]
     BearerToken,
 }
 
@@ -111,13 +111,6 @@ pub fn parse_secret(text: &str) -> Result<Secret, ParseSecretError> {
 /// What stands behind `authorization: Bearer`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BearerToken {
-    /// `otad_<device>_<secret>`: a device's credential.
-    Device {
-        /// Which device.
-        device: DeviceId,
-        /// The proof.
-        secret: Secret,
-    },
     /// `otas_<device>_<base58 of the end and the proof>`: a device's session.
     Session(SessionToken),
     /// `ota_<token>_<secret>`: an operator's API token.
@@ -153,7 +146,6 @@ impl fmt::Display for SessionToken {
 impl fmt::Display for BearerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device { device, secret } => write!(f, "otad_{}_{}", device.0.simple(), encode(secret)),
             Self::Session(session) => session.fmt(f),
             Self::Api { token, secret } => write!(f, "ota_{}_{}", token.0.simple(), encode(secret)),
         }
@@ -169,7 +161,6 @@ impl FromStr for BearerToken {
             let (id, secret) = rest.split_once('_')?;
             let id = simple(id)?;
             match kind {
-                "otad" => Some(Self::Device { device: DeviceId(id), secret: decode(secret)? }),
                 "otas" => {
                     let bytes: [u8; SESSION_BYTES] = decode_bytes(secret)?;
                     let (expires_at, proof) = bytes.split_first_chunk()?;
@@ -234,7 +225,6 @@ mod tests {
             prop_assert_eq!(parse_token_id(&string.token_id()), Ok(string.token));
             prop_assert_eq!(parse_secret(&string.secret()), Ok(string.secret));
             for token in [
-                BearerToken::Device { device: DeviceId(id), secret: secret.clone() },
                 BearerToken::Session(SessionToken { device: DeviceId(id), expires_at, proof: secret.clone() }),
                 BearerToken::Api { token: ApiTokenId(id), secret },
             ] {
@@ -243,7 +233,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "(ota|otad|otas|ota1)?[_.]?[0-9a-f]{0,33}[_.]?[1-9A-Za-z]{0,56}[.]?[a-z2-7]{0,53}") {
+        fn any_text_is_read_or_refused(text in "(ota|otas|ota1)?[_.]?[0-9a-f]{0,33}[_.]?[1-9A-Za-z]{0,56}[.]?[a-z2-7]{0,53}") {
             if let Ok(token) = text.parse::<BearerToken>() {
                 prop_assert_eq!(token.to_string(), text.clone());
             }

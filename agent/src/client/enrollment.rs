@@ -67,7 +67,6 @@ pub async fn enroll(
         secret: string.secret(),
         hardware: hardware.to_string(),
         hardware_id: hardware_id.to_owned(),
-        credential: Default::default(),
         certificate_request: key.certificate_request()?.into(),
     });
     let mut service = EnrollmentServiceClient::new(nobodys_channel(server, trust, clock)?);

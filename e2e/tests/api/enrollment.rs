@@ -169,7 +169,6 @@ async fn every_fault_of_a_request_is_told_and_nothing_is_stored() {
         hardware: "x".repeat(64),
         hardware_id: "bell\u{7}".to_owned(),
         certificate_request: vec![1; 33].into(),
-        ..Default::default()
     };
     let refusal = client.enroll(bad).await.unwrap_err();
     assert_refused(&refusal, Code::InvalidArgument, "FIELDS_INVALID");

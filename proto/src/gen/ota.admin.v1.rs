@@ -1005,8 +1005,8 @@ pub struct ApproveDeviceRequest {
     /// `devices/{device}`.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Takes the places of the devices that it conflicts with: it gets the labels of the newest, and all of them are
-    /// decommissioned.
+    /// Takes the places of the devices that it conflicts with: it gets the labels of the newest of those that are accepted,
+    /// or else of the newest, and all of them are decommissioned.
     #[prost(bool, tag = "2")]
     pub replace_conflicting: bool,
 }

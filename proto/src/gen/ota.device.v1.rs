@@ -36,10 +36,6 @@ pub struct EnrollRequest {
     /// never an identity, only a means to notice one machine enrolled twice.
     #[prost(string, tag = "4")]
     pub hardware_id: ::prost::alloc::string::String,
-    /// 32 random bytes that the device made and stored before this call. Required over a plain transport. The server
-    /// keeps their SHA-256 alone. Later calls carry `authorization: Bearer otad_<device>_<base58 of credential>`.
-    #[prost(bytes = "bytes", tag = "5")]
-    pub credential: ::prost::bytes::Bytes,
     /// PKCS#10 certificate request (RFC 2986) in DER, whose ECDSA P-256 key becomes the device's identity. Its subject and
     /// names are ignored. At most 4 KiB. Required.
     #[prost(bytes = "bytes", tag = "6")]

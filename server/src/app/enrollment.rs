@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::{App, Error, Reason, Result, access, identity};
 use crate::{
     auth::{Caller, Principal},
-    ca::Issued,
-    db::{self, device::Identity, event::NewEvent},
+    ca::{DeviceKey, Issued},
+    db::{self, event::NewEvent},
 };
 
 /// A machine that is part of the fleet, or may become one.
@@ -25,8 +25,8 @@ pub struct Enrolled {
     pub device: DeviceId,
     /// Whether it may work at once.
     pub admission: Admission,
-    /// Its certificate, when it is known by its key.
-    pub certificate: Option<Issued>,
+    /// Its certificate.
+    pub certificate: Issued,
 }
 
 /// Registers a machine as a device.
@@ -44,13 +44,13 @@ pub async fn enroll(
     app: &App,
     caller: &Caller,
     enrollment: &Enrollment,
-    identity: &Identity,
+    key: &DeviceKey,
     now: DateTime<Utc>,
 ) -> Result<Enrolled> {
     let mut transaction = app.pool.begin().await?;
     let token = proven_token(&mut transaction, enrollment).await?;
-    if let Some(known) = db::device::by_identity(&mut transaction, identity).await? {
-        return again(app, transaction, identity, known, now).await;
+    if let Some(known) = db::device::by_key(&mut transaction, key).await? {
+        return again(app, transaction, key, known, now).await;
     }
     if let Some(refusal) = refusal(&token, now) {
         return Err(refusal);
@@ -64,8 +64,8 @@ pub async fn enroll(
     if !db::enroll_token::count_use(&mut transaction, token.id, now).await? {
         // Another machine took the last use, or the token was revoked, since it was read. That machine may be this one
         // in an earlier try, whose answer is then good for both.
-        return match db::device::by_identity(&mut transaction, identity).await? {
-            Some(known) => again(app, transaction, identity, known, now).await,
+        return match db::device::by_key(&mut transaction, key).await? {
+            Some(known) => again(app, transaction, key, known, now).await,
             None => Err(used_meanwhile(&mut transaction, &token, now).await?),
         };
     }
@@ -73,10 +73,10 @@ pub async fn enroll(
     let conflicts = db::device::same_machine(&mut transaction, &enrollment.hardware_id).await?;
     let waits = token.approval_required || !conflicts.is_empty();
     let state = if waits { device::State::Pending } else { device::State::Accepted };
-    if !db::device::insert(&mut transaction, device, enrollment, identity, state, &token.labels, now).await? {
+    if !db::device::insert(&mut transaction, device, enrollment, key, state, &token.labels, now).await? {
         // The same machine got in by another request since it was looked for. Its use is taken back.
         transaction.rollback().await?;
-        return known_by_now(app, identity, now).await;
+        return known_by_now(app, key, now).await;
     }
     let caller = Caller { principal: Principal::Device(device), ..caller.clone() };
     let event = NewEvent::new(Kind::DeviceEnrolled, format!("devices/{device}"))
@@ -95,7 +95,7 @@ pub async fn enroll(
     }
     db::notify::events(&mut transaction).await?;
     db::notify::devices(&mut transaction, &[device]).await?;
-    again(app, transaction, identity, (device, state), now).await
+    again(app, transaction, key, (device, state), now).await
 }
 
 /// The token, when the machine knows its secret. An unknown token and a wrong secret are told apart to nobody.
@@ -131,10 +131,10 @@ async fn used_meanwhile(connection: &mut PgConnection, token: &EnrollToken, now:
         .unwrap_or_else(|| Error::refused(Reason::EnrollTokenUsedUp, "the enrolment token's last use was just taken")))
 }
 
-async fn known_by_now(app: &App, identity: &Identity, now: DateTime<Utc>) -> Result<Enrolled> {
+async fn known_by_now(app: &App, key: &DeviceKey, now: DateTime<Utc>) -> Result<Enrolled> {
     let mut transaction = app.pool.begin().await?;
-    match db::device::by_identity(&mut transaction, identity).await? {
-        Some(known) => again(app, transaction, identity, known, now).await,
+    match db::device::by_key(&mut transaction, key).await? {
+        Some(known) => again(app, transaction, key, known, now).await,
         None => Err(Error::refused(Reason::DeviceDecommissioned, "the device was just taken out of the fleet")),
     }
 }
@@ -144,7 +144,7 @@ async fn known_by_now(app: &App, identity: &Identity, now: DateTime<Utc>) -> Res
 async fn again(
     app: &App,
     mut transaction: PgTransaction<'_>,
-    identity: &Identity,
+    key: &DeviceKey,
     (device, state): (DeviceId, device::State),
     now: DateTime<Utc>,
 ) -> Result<Enrolled> {
@@ -158,10 +158,7 @@ async fn again(
             return Err(Error::refused(Reason::DeviceDecommissioned, "the device was taken out of the fleet"));
         }
     };
-    let certificate = match identity {
-        Identity::Credential(_) => None,
-        Identity::Key(key) => Some(identity::certify(app, &mut transaction, device, key, now).await?),
-    };
+    let certificate = identity::certify(app, &mut transaction, device, key, now).await?;
     transaction.commit().await?;
     Ok(Enrolled { device, admission, certificate })
 }

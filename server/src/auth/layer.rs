@@ -13,8 +13,6 @@ use axum::{Router, body::Body};
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use ota_domain::{role::Role, secret::BearerToken};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use tonic::Status;
 use tower::Service;
 use uuid::Uuid;
@@ -133,14 +131,6 @@ async fn by_token(app: &App, headers: &HeaderMap, now: DateTime<Utc>) -> Result<
             }
             app.fleet.device(session.device).await?.ok_or_else(invalid_credential)
         }
-        BearerToken::Device { device, secret } => {
-            let record = app.fleet.device(device).await?.ok_or_else(invalid_credential)?;
-            let hash: [u8; 32] = Sha256::digest(secret.0).into();
-            match record.credential_sha256 {
-                Some(kept) if bool::from(hash.ct_eq(&kept)) => Ok(record),
-                Some(_) | None => Err(invalid_credential()),
-            }
-        }
         BearerToken::Api { .. } => Err(Error::refused(
             Reason::RoleInsufficient,
             "this call is for devices, and the credential is an API token",
@@ -185,7 +175,7 @@ async fn by_certificate(
 async fn operator(app: &App, headers: &HeaderMap, needed: Role) -> Result<Principal> {
     let principal = match bearer(headers)? {
         BearerToken::Api { token, secret } => app::access::authenticate(app, token, &secret, Utc::now()).await?,
-        BearerToken::Device { .. } | BearerToken::Session(_) => {
+        BearerToken::Session(_) => {
             return Err(Error::refused(
                 Reason::RoleInsufficient,
                 "this call is for operators, and the credential is a device's",

@@ -17,8 +17,6 @@ pub struct DesiredRow {
     pub id: DeviceId,
     /// Its admission.
     pub state: device::State,
-    /// SHA-256 of its credential, when it is known by one.
-    pub credential_sha256: Option<Vec<u8>>,
     /// SHA-256 of its key's SubjectPublicKeyInfo.
     pub key_sha256: Option<Sha256Digest>,
     /// Checksum of the inventory the server has.
@@ -114,7 +112,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[DeviceId]) -> sqlx::Resu
     }
     // The devices last: what is newer than the rows above then shows in `changed_at`, and the sweep notices.
     let rows = sqlx::query!(
-        r#"SELECT id AS "id: DeviceId", state AS "state: device::State", credential_sha256,
+        r#"SELECT id AS "id: DeviceId", state AS "state: device::State",
                   key_sha256 AS "key_sha256: Sha256Digest", inventory_sha256,
                   GREATEST(changed_at, (SELECT max(changed_at) FROM deployment WHERE device_id = device.id))
                       AS "changed_at!"
@@ -129,7 +127,6 @@ pub async fn load(connection: &mut PgConnection, ids: &[DeviceId]) -> sqlx::Resu
         .map(|row| DesiredRow {
             id: row.id,
             state: row.state,
-            credential_sha256: row.credential_sha256,
             key_sha256: row.key_sha256,
             inventory_sha256: row.inventory_sha256,
             running: running.remove(&row.id).unwrap_or_default(),

@@ -222,61 +222,37 @@ pub async fn key(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<Op
     Ok(row.and_then(|row| DeviceKey::from_stored(&row.public_key?)))
 }
 
-/// How a machine is known.
-#[derive(Debug, Clone)]
-pub enum Identity {
-    /// By the SHA-256 of a secret it made.
-    Credential(Sha256Digest),
-    /// By its key.
-    Key(DeviceKey),
-}
-
-/// The device that is known by this.
-pub async fn by_identity(
-    connection: &mut PgConnection,
-    identity: &Identity,
-) -> sqlx::Result<Option<(DeviceId, State)>> {
-    let (credential, key) = match identity {
-        Identity::Credential(sha256) => (Some(&sha256.0[..]), None),
-        Identity::Key(key) => (None, Some(key.sha256())),
-    };
+/// The device that is known by this key.
+pub async fn by_key(connection: &mut PgConnection, key: &DeviceKey) -> sqlx::Result<Option<(DeviceId, State)>> {
     let row = sqlx::query!(
-        r#"SELECT id AS "id: DeviceId", state AS "state: State" FROM device
-           WHERE credential_sha256 = $1 OR key_sha256 = $2"#,
-        credential,
-        key.as_ref().map(|sha256| &sha256.0[..]),
+        r#"SELECT id AS "id: DeviceId", state AS "state: State" FROM device WHERE key_sha256 = $1"#,
+        &key.sha256().0[..],
     )
     .fetch_optional(connection)
     .await?;
     Ok(row.map(|row| (row.id, row.state)))
 }
 
-/// Adds a device that starts in `state` with `labels`. Says whether it did: not when another is known by the same.
+/// Adds a device that starts in `state` with `labels`. Says whether it did: not when its key is another's.
 pub async fn insert(
     connection: &mut PgConnection,
     id: DeviceId,
     enrollment: &Enrollment,
-    identity: &Identity,
+    key: &DeviceKey,
     state: State,
     labels: &Labels,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
-    let (credential, key) = match identity {
-        Identity::Credential(sha256) => (Some(&sha256.0[..]), None),
-        Identity::Key(key) => (None, Some(key.as_spki())),
-    };
     let added = sqlx::query!(
-        "INSERT INTO device (id, state, hardware, hardware_id, labels, credential_sha256, public_key, enroll_token_id,
-                             created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO device (id, state, hardware, hardware_id, labels, public_key, enroll_token_id, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT ON CONSTRAINT device_key_key DO NOTHING",
         id.0,
         state as State,
         enrollment.hardware.as_str(),
         enrollment.hardware_id,
         Json(labels) as _,
-        credential,
-        key,
+        key.as_spki(),
         enrollment.token.0,
         now,
     )

@@ -39,8 +39,6 @@ pub struct Record {
     pub id: DeviceId,
     /// Its admission.
     pub state: State,
-    /// SHA-256 of its credential, when it is known by one.
-    pub credential_sha256: Option<[u8; 32]>,
     /// SHA-256 of its key's SubjectPublicKeyInfo. `None` for a device that is not known by a key.
     pub key_sha256: Option<Sha256Digest>,
     /// Checksum of the inventory the server has.
@@ -62,7 +60,6 @@ impl Record {
         Self {
             id: row.id,
             state: row.state,
-            credential_sha256: row.credential_sha256.and_then(|sha256| sha256.try_into().ok()),
             key_sha256: row.key_sha256,
             inventory: row.inventory_sha256.and_then(|bytes| Sha256Digest::try_from(bytes.as_slice()).ok()),
             running: row.running,

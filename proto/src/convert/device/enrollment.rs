@@ -17,7 +17,6 @@ pub fn enrollment(wire: &v1::EnrollRequest) -> Result<Enrollment, Vec<Violation>
         secret: &wire.secret,
         hardware: &wire.hardware,
         hardware_id: &wire.hardware_id,
-        credential: &wire.credential,
     })
 }
 

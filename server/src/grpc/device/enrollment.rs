@@ -19,7 +19,6 @@ use crate::{
     app::{self, App, Error},
     auth::session::SESSION_LIFETIME,
     ca::{self, DeviceKey},
-    db::device::Identity,
     grpc::caller,
 };
 
@@ -41,22 +40,13 @@ impl Enrollment {
 impl EnrollmentService for Enrollment {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         let wanted = request.get_ref();
-        let key = match (wanted.certificate_request.is_empty(), wanted.credential.is_empty()) {
-            (true, false) => Ok(None),
-            (true, true) | (false, _) => key(&wanted.certificate_request).map(Some),
-        };
+        let key = key(&wanted.certificate_request);
         let (enrollment, key) = both(wire::enrollment(wanted), key).map_err(Error::Invalid)?;
-        let identity = match (key, &enrollment.credential) {
-            (Some(key), _) => Identity::Key(key),
-            (None, Some(credential)) => Identity::Credential(app::access::hash(credential)),
-            (None, None) => return Err(Error::internal("a request without a key was let through").into()),
-        };
-        let enrolled =
-            app::enrollment::enroll(&self.app, &caller(&request), &enrollment, &identity, Utc::now()).await?;
+        let enrolled = app::enrollment::enroll(&self.app, &caller(&request), &enrollment, &key, Utc::now()).await?;
         Ok(Response::new(EnrollResponse {
             device: enrolled.device.to_string(),
             state: EnrollmentState::from(enrolled.admission).into(),
-            certificate_chain: enrolled.certificate.into_iter().map(|issued| der(&issued.certificate)).collect(),
+            certificate_chain: vec![der(&enrolled.certificate.certificate)],
         }))
     }
 

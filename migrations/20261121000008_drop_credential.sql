@@ -1,0 +1,3 @@
+-- Devices are known by their keys alone.
+
+ALTER TABLE device DROP COLUMN credential_sha256;
