@@ -27,4 +27,5 @@ mod replicas;
 mod rollouts;
 mod shutdown;
 mod tls;
+mod trust;
 mod uploads;
