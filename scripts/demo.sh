@@ -43,7 +43,7 @@ done
 url=$(cat "$scratch/url")
 run otactl login "$url" --ca-file "$scratch/server/ca.pem" --token-file "$scratch/server/admin-token"
 
-say "A device. It enrols with a token that works once."
+say "A device. It enrols with a string that works once and tells it which server to believe."
 token=$(otactl enroll-token create --description "the demo's device")
 run "$bin/ota-agent" enroll "$token" --server "$url" --data-dir "$scratch/device" --hardware demo-board
 OTA_AGENT_LOG=warn "$bin/ota-agent" run --data-dir "$scratch/device" &

@@ -41,7 +41,7 @@ impl CountingProxy {
     /// Returns where clients connect.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("https://{}", self.address)
     }
 
     /// Returns how many bytes came from the server.

@@ -42,15 +42,15 @@ impl ServerProcess {
     /// # Panics
     /// When it does not start.
     pub async fn start_with(arguments: &[&str]) -> Self {
-        Self::launch("http", [&["--no-tls"], arguments].concat().as_slice()).await
+        Self::launch("https", arguments).await
     }
 
-    /// Starts one that speaks TLS, as the program does by itself.
+    /// Starts one without TLS, as it runs behind a proxy that ends TLS.
     ///
     /// # Panics
     /// When it does not start.
-    pub async fn encrypted() -> Self {
-        Self::launch("https", &[]).await
+    pub async fn plain() -> Self {
+        Self::launch("http", &["--no-tls"]).await
     }
 
     async fn launch(scheme: &'static str, arguments: &[&str]) -> Self {
@@ -140,6 +140,12 @@ impl ServerProcess {
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Returns the file with the certificate of the server's authority.
+    #[must_use]
+    pub fn authority_file(&self) -> PathBuf {
+        self.data_dir().join("ca.pem")
     }
 
     /// Returns the file with the first admin's token.

@@ -24,7 +24,9 @@ async fn the_first_evening() {
         command
     };
     let token = server.admin_token_file();
-    succeed(otactl().args(["login", &server.url(), "--token-file"]).arg(&token)).await;
+    let authority = server.authority_file();
+    let login = ["login", &server.url(), "--token-file"];
+    succeed(otactl().args(login).arg(&token).arg("--ca-file").arg(&authority)).await;
 
     let folder = make_folder(server.scratch(), 3 * MIB, 1);
     let release = ["--package", "app", "--version", "1.0.0"];

@@ -39,7 +39,9 @@ pub(crate) fn otactl(server: &ServerProcess, url: &str) -> Command {
     command
         .env("OTACTL_CONFIG", server.scratch().join("otactl.toml"))
         .args(["--no-input", "--server", url, "--token-file"])
-        .arg(server.admin_token_file());
+        .arg(server.admin_token_file())
+        .arg("--ca-file")
+        .arg(server.authority_file());
     command
 }
 

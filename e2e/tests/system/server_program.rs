@@ -21,7 +21,7 @@ fn text(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn the_health_check_tells_a_server_that_is_ready_from_one_that_is_gone() {
     for flags in [["--no-tls"].as_slice(), &[]] {
-        let mut server = if flags.is_empty() { ServerProcess::encrypted().await } else { ServerProcess::start().await };
+        let mut server = if flags.is_empty() { ServerProcess::start().await } else { ServerProcess::plain().await };
         let address = server.address().to_string();
         let check = || async { run(ota_server().args(["healthcheck", "--listen", &address]).args(flags)).await };
         eventually("the server is ready", PATIENCE, async || check().await.status.success().then_some(())).await;
