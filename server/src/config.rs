@@ -95,10 +95,10 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 /// Refuses what would keep devices busy with renewing, or let a stolen key work for years.
 fn parse_lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = parse_time(text)?;
-    if (Duration::from_secs(60)..=Duration::from_secs(366 * 24 * 3600)).contains(&lifetime) {
+    if (Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600)).contains(&lifetime) {
         Ok(lifetime)
     } else {
-        Err("must be between 1m and 366d".to_owned())
+        Err("must be between 1s and 366d".to_owned())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     binaries::{run, succeed},
 };
 
-/// An enrolled agent, with its folder in a scratch place. It runs when it is told to.
+/// An agent, with its folder in a scratch place. It runs when it is told to.
 #[derive(Debug)]
 pub struct AgentProcess {
     process: Option<Process>,
@@ -43,11 +43,26 @@ impl AgentProcess {
         Self::enroll_in(folder, data_dir.to_owned(), url, enrollment_string).await
     }
 
-    async fn enroll_in(folder: TempDir, data_dir: PathBuf, url: &str, enrollment_string: &str) -> Self {
+    /// Prepares one that is not enrolled.
+    ///
+    /// # Panics
+    /// When the disk does not take it.
+    #[must_use]
+    pub fn unenrolled() -> Self {
+        let folder = TempDir::with_prefix("ota-agent-").expect("a scratch folder");
+        let data_dir = folder.path().join("data");
+        Self::configured(folder, data_dir)
+    }
+
+    fn configured(folder: TempDir, data_dir: PathBuf) -> Self {
         // Small devices and small disks: what is left free is not what is tested here.
         let config = "hardware = \"test\"\n[limits]\nreserve_bytes = 65536\n[hooks]\nhealth_interval = \"50ms\"\n";
         fs::write(folder.path().join("agent.toml"), config).expect("a file in the scratch folder");
-        let mut agent = Self { process: None, device: String::new(), data_dir, folder };
+        Self { process: None, device: String::new(), data_dir, folder }
+    }
+
+    async fn enroll_in(folder: TempDir, data_dir: PathBuf, url: &str, enrollment_string: &str) -> Self {
+        let mut agent = Self::configured(folder, data_dir);
         let mut command = tokio::process::Command::from(agent.command("enroll"));
         command.args(["--server", url]).arg(enrollment_string);
         succeed(&mut command).await;

@@ -5,6 +5,7 @@ mod fleet;
 
 mod first_evening;
 mod hostile_archive;
+mod identity;
 mod kill;
 mod memory;
 mod server_program;
