@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{ApiTokenId, Violation, Violations, role::Role};
+use crate::{ApiTokenId, Scope, Violation, Violations, role::Role};
 
 /// Most characters in the name of who uses a token.
 pub const MAX_DISPLAY_NAME: usize = 128;
@@ -16,6 +16,8 @@ pub struct ApiToken {
     pub display_name: String,
     /// What it may do.
     pub role: Role,
+    /// What its role is limited to.
+    pub scope: Scope,
     /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it stops working.
@@ -39,6 +41,7 @@ impl ApiToken {
 pub struct Draft {
     display_name: String,
     role: Role,
+    scope: Scope,
     expires_at: Option<DateTime<Utc>>,
 }
 
@@ -50,6 +53,7 @@ impl Draft {
     pub fn new(
         display_name: String,
         role: Option<Role>,
+        scope: Scope,
         expires_at: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
         mut violations: Violations,
@@ -69,18 +73,23 @@ impl Draft {
             format!("must be one of {}", Role::ALL.map(Role::as_str).join(", ")),
         );
         violations.require(
+            role != Some(Role::Admin) || !scope.is_limited(),
+            "api_token.scope",
+            "must be left out for an admin, who may do everything",
+        );
+        violations.require(
             expires_at.is_none_or(|end| end > now),
             "api_token.expire_time",
             "must lie in the future; leave it out for a token that never expires",
         );
-        violations.finish(role.map(|role| Self { display_name, role, expires_at }))
+        violations.finish(role.map(|role| Self { display_name, role, scope, expires_at }))
     }
 
     /// The token of this draft, with the id `id`, made at `now`.
     #[must_use]
     pub fn into_token(self, id: ApiTokenId, now: DateTime<Utc>) -> ApiToken {
-        let Self { display_name, role, expires_at } = self;
-        ApiToken { id, display_name, role, created_at: now, expires_at, last_used_at: None, revoked_at: None }
+        let Self { display_name, role, scope, expires_at } = self;
+        ApiToken { id, display_name, role, scope, created_at: now, expires_at, last_used_at: None, revoked_at: None }
     }
 }
 
@@ -94,7 +103,7 @@ mod tests {
     const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
     fn draft(name: &str, role: Option<Role>, expires_at: Option<DateTime<Utc>>) -> Result<Draft, Vec<String>> {
-        Draft::new(name.to_owned(), role, expires_at, NOW, Violations::default())
+        Draft::new(name.to_owned(), role, Scope::default(), expires_at, NOW, Violations::default())
             .map_err(|violations| violations.into_iter().map(|violation| violation.field).collect())
     }
 
@@ -105,6 +114,15 @@ mod tests {
             assert_eq!(draft(name, None, Some(NOW)), Err(all.clone()), "{name:?}");
         }
         draft(&"é".repeat(128), Some(Role::Viewer), None).unwrap();
+    }
+
+    #[test]
+    fn an_admin_cannot_be_limited() {
+        let scope = Scope { devices: Some("site=lab".parse().unwrap()), packages: None };
+        for role in Role::ALL {
+            let made = Draft::new("x".to_owned(), Some(role), scope.clone(), None, NOW, Violations::default());
+            assert_eq!(made.is_err(), role == Role::Admin, "{role:?}");
+        }
     }
 
     #[test]

@@ -46,6 +46,15 @@ impl Selector {
         &self.0
     }
 
+    /// The selector that chooses what both choose; `None` when it would be too long.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Option<Self> {
+        let mut requirements = self.0.clone();
+        requirements.extend(other.0.iter().filter(|requirement| !self.0.contains(requirement)).cloned());
+        let both = Self(requirements);
+        (both.to_string().len() <= MAX_BYTES).then_some(both)
+    }
+
     /// Whether a device with these labels is chosen.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {

@@ -282,3 +282,13 @@ async fn only_a_trusted_proxy_is_believed_when_it_says_for_whom_it_calls() {
     assert_eq!(source(&admin, &[("x-forwarded-for", "198.51.100.1, 192.0.2.9, 10.1.2.3")]).await, "192.0.2.9");
     assert_eq!(source(&admin, &[("forwarded", "for=\"[2001:db8::9]:4711\"")]).await, "2001:db8::9");
 }
+
+#[tokio::test]
+async fn transactions_are_ordered_as_numbers_also_where_they_gain_a_digit() {
+    let server = TestServer::start().await;
+    let numbers = "INSERT INTO event (transaction, kind, actor, subject)
+                   SELECT n::TEXT::XID8, 'x', 'server', n::TEXT FROM unnest(ARRAY[10, 9, 100, 99, 11]) AS n";
+    sqlx::query(numbers).execute(server.pool()).await.unwrap();
+    let seen = next(&mut watch(&server.admin(), "0.0").await, 5).await;
+    assert_eq!(subjects(&seen), ["9", "10", "11", "99", "100"]);
+}

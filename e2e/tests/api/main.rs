@@ -25,6 +25,7 @@ mod progress;
 mod releases;
 mod replicas;
 mod rollouts;
+mod scope;
 mod shutdown;
 mod tls;
 mod trust;

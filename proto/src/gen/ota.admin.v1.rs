@@ -33,7 +33,7 @@ pub struct Scope {
     /// Devices, by the label grammar. Empty means all. A caller sees, and acts on, these alone.
     #[prost(string, tag = "1")]
     pub device_selector: ::prost::alloc::string::String,
-    /// Packages, by what their names begin with. Empty means all. A caller publishes and assigns these alone.
+    /// Packages, by what their names begin with. Empty means all. A caller sees, publishes and assigns these alone.
     #[prost(string, tag = "2")]
     pub package_prefix: ::prost::alloc::string::String,
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Duration, Utc};
 use ota_domain::{
-    ApiTokenId, Sha256Digest, Violations,
+    ApiTokenId, Scope, Sha256Digest, Violations,
     api_token::{ApiToken, Draft},
     event::Kind,
     role::Role,
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{App, Error, Reason, Result};
 use crate::{
-    auth::{Caller, Principal},
+    auth::{Caller, Identity, Principal},
     db::{
         self,
         event::NewEvent,
@@ -55,7 +55,8 @@ pub async fn authenticate(app: &App, id: ApiTokenId, secret: &Secret, now: DateT
     if token.last_used_at.is_none_or(|last| now - last >= TOUCH_AFTER) {
         db::api_token::touch(&mut connection, id, now).await?;
     }
-    Ok(Principal::Operator { token: id, display_name: token.display_name, role: token.role })
+    let ApiToken { display_name, role, scope, .. } = token;
+    Ok(Principal::Operator { identity: Identity::ApiToken(id), display_name, role, scope })
 }
 
 /// Makes sure that a caller who holds a stream may still read: an operator's token may have been revoked meanwhile.
@@ -63,11 +64,14 @@ pub async fn authenticate(app: &App, id: ApiTokenId, secret: &Secret, now: DateT
 /// # Errors
 /// `CREDENTIAL_INVALID` when it was, or has expired.
 pub async fn still_valid(connection: &mut PgConnection, caller: &Caller, now: DateTime<Utc>) -> Result<()> {
-    let Principal::Operator { token, .. } = &caller.principal else { return Ok(()) };
-    match db::api_token::with_secret(connection, *token).await? {
-        Some((token, _)) if token.works(now) => Ok(()),
-        Some(_) | None => Err(not_valid()),
-    }
+    let Principal::Operator { identity, .. } = &caller.principal else { return Ok(()) };
+    let valid = match identity {
+        Identity::ApiToken(id) => {
+            db::api_token::with_secret(connection, *id).await?.is_some_and(|(token, _)| token.works(now))
+        }
+        Identity::User { expires_at, .. } => now < *expires_at,
+    };
+    if valid { Ok(()) } else { Err(not_valid()) }
 }
 
 fn not_valid() -> Error {
@@ -90,7 +94,8 @@ pub async fn create(app: &App, caller: &Caller, draft: Draft, now: DateTime<Utc>
 /// # Errors
 /// When the name breaks its rule or the database does not answer.
 pub async fn create_admin(pool: &PgPool, display_name: &str, now: DateTime<Utc>) -> Result<BearerToken> {
-    let draft = Draft::new(display_name.to_owned(), Some(Role::Admin), None, now, Violations::default())?;
+    let draft =
+        Draft::new(display_name.to_owned(), Some(Role::Admin), Scope::default(), None, now, Violations::default())?;
     let mut transaction = pool.begin().await?;
     let (_, secret) = insert(&mut transaction, &Caller::server(), draft, now).await?;
     transaction.commit().await?;
@@ -113,7 +118,8 @@ pub async fn first_admin(app: &App, now: DateTime<Utc>) -> Result<Option<String>
 }
 
 async fn insert_admin(connection: &mut PgConnection, display_name: &str, now: DateTime<Utc>) -> Result<String> {
-    let draft = Draft::new(display_name.to_owned(), Some(Role::Admin), None, now, Violations::default())?;
+    let draft =
+        Draft::new(display_name.to_owned(), Some(Role::Admin), Scope::default(), None, now, Violations::default())?;
     let (_, secret) = insert(connection, &Caller::server(), draft, now).await?;
     Ok(secret.to_string())
 }
@@ -160,9 +166,15 @@ pub async fn revoke(app: &App, caller: &Caller, id: ApiTokenId, now: DateTime<Ut
 }
 
 async fn record(connection: &mut PgConnection, caller: &Caller, kind: Kind, token: &ApiToken) -> Result<()> {
-    let event = NewEvent::new(kind, format!("apiTokens/{}", token.id))
+    let mut event = NewEvent::new(kind, format!("apiTokens/{}", token.id))
         .detail("display_name", &token.display_name)
         .detail("role", token.role.as_str());
+    if let Some(devices) = &token.scope.devices {
+        event = event.detail("devices", devices);
+    }
+    if let Some(packages) = &token.scope.packages {
+        event = event.detail("packages", packages);
+    }
     db::event::record(connection, caller, event).await?;
     db::notify::events(connection).await?;
     Ok(())

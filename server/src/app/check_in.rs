@@ -15,7 +15,7 @@ use ota_domain::{
 };
 
 use super::{
-    App, Error, Reason, Result, progress,
+    App, Error, Reason, Result, progress, scope,
     trust::{self, Asked, Export, Update},
 };
 use crate::{
@@ -94,7 +94,8 @@ pub async fn check_in(
 /// granted, as it will be told of them.
 ///
 /// # Errors
-/// `DEVICE_NOT_FOUND`; `DEVICE_STATE` for a device that is not accepted.
+/// `DEVICE_NOT_FOUND`; `DEVICE_STATE` for a device that is not accepted; `OUT_OF_SCOPE` when it is to run packages that the
+/// caller may not assign.
 pub async fn export(
     app: &App,
     caller: &Caller,
@@ -104,11 +105,15 @@ pub async fn export(
 ) -> Result<Export> {
     app.fleet.forget(id);
     let not_found = || Error::refused(Reason::DeviceNotFound, format!("no device devices/{id}"));
+    if !scope::sees_device(&mut *app.pool.acquire().await?, caller.scope(), id).await? {
+        return Err(not_found());
+    }
     let record = app.fleet.device(id).await?.ok_or_else(not_found)?;
     if record.state != device::State::Accepted {
         let message = format!("devices/{id} is {}; only accepted devices are told what to run", record.state.as_str());
         return Err(Error::refused(Reason::DeviceState, message));
     }
+    scope::may_publish(caller, record.work.iter().map(|work| &work.package))?;
     let record = granted(app, caller, record, now).await?;
     let work = told(&record).cloned().collect();
     trust::export(app, caller, id, work, lifetime, now).await

@@ -11,7 +11,7 @@ use ota_domain::{
 };
 use sqlx::PgConnection;
 
-use super::{App, Error, Reason, Result};
+use super::{App, Error, Reason, Result, scope};
 use crate::{
     auth::Caller,
     db::{
@@ -26,8 +26,12 @@ use crate::{
 ///
 /// # Errors
 /// `DeploymentNotFound`.
-pub async fn get(app: &App, id: DeploymentId) -> Result<Deployment> {
-    read(&mut *app.pool.acquire().await?, id).await
+pub async fn get(app: &App, caller: &Caller, id: DeploymentId) -> Result<Deployment> {
+    let mut connection = app.pool.acquire().await?;
+    let deployment = read(&mut connection, id).await?;
+    let seen = caller.scope().has_package(&deployment.package)
+        && scope::sees_device(&mut connection, caller.scope(), deployment.device).await?;
+    if seen { Ok(deployment) } else { Err(not_found(id)) }
 }
 
 /// Reads a page of deployments, newest first.
@@ -46,6 +50,7 @@ pub async fn list(app: &App, query: &Query, page: &PageRequest<DeploymentId>) ->
 pub async fn cancel(app: &App, caller: &Caller, id: DeploymentId, now: DateTime<Utc>) -> Result<Deployment> {
     let mut transaction = app.pool.begin().await?;
     let state = db::deployment::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    may_change(&mut transaction, caller, id).await?;
     if CancelReach::NotSwitched.covers(state) {
         let end = End { state: State::Canceled, kind: Kind::DeploymentCanceled, detail: None, now };
         let canceled = db::deployment::end(&mut transaction, caller, &[id], &[state], end).await?;
@@ -71,6 +76,7 @@ pub async fn cancel(app: &App, caller: &Caller, id: DeploymentId, now: DateTime<
 pub async fn retry(app: &App, caller: &Caller, id: DeploymentId, now: DateTime<Utc>) -> Result<Deployment> {
     let mut transaction = app.pool.begin().await?;
     let place = db::deployment::place(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    may_change(&mut transaction, caller, id).await?;
     let lock = db::deployment::lock_package(&mut transaction, place.package).await?;
     let rollout = db::rollout::lock(&mut transaction, place.rollout).await?.ok_or_else(|| not_found(id))?;
     let state = db::deployment::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
@@ -111,6 +117,20 @@ pub async fn retry(app: &App, caller: &Caller, id: DeploymentId, now: DateTime<U
     transaction.commit().await?;
     app.fleet.forget(deployment.device);
     Ok(deployment)
+}
+
+/// Makes sure that a deployment is of a package and of a device that the caller may act on.
+async fn may_change(connection: &mut PgConnection, caller: &Caller, id: DeploymentId) -> Result<()> {
+    if !caller.scope().is_limited() {
+        return Ok(());
+    }
+    let deployment = read(connection, id).await?;
+    scope::may_publish(caller, [&deployment.package])?;
+    if scope::sees_device(connection, caller.scope(), deployment.device).await? {
+        Ok(())
+    } else {
+        Err(scope::out_of_scope(format_args!("devices/{}", deployment.device)))
+    }
 }
 
 async fn read(connection: &mut PgConnection, id: DeploymentId) -> Result<Deployment> {

@@ -11,7 +11,7 @@ use ota_domain::{
 };
 use sqlx::PgConnection;
 
-use super::{App, Error, Reason, Result};
+use super::{App, Error, Reason, Result, scope};
 use crate::{
     auth::Caller,
     db::{
@@ -46,17 +46,18 @@ pub fn is_online(app: &App, device: &Device, now: DateTime<Utc>) -> bool {
 ///
 /// # Errors
 /// `DEVICE_NOT_FOUND`.
-pub async fn get(app: &App, id: DeviceId) -> Result<Device> {
-    read(&mut *app.pool.acquire().await?, id).await
+pub async fn get(app: &App, caller: &Caller, id: DeviceId) -> Result<Device> {
+    see(&mut *app.pool.acquire().await?, caller, id).await
 }
 
-/// Lists the devices that `selector` chooses by their labels and `filter` by their fields, newest first, without their
+/// Lists the devices the caller sees that `selector` chooses by their labels and `filter` by their fields, newest first, without their
 /// inventories. An empty text chooses all.
 ///
 /// # Errors
 /// `Invalid` for a text that breaks the grammar or names a field that devices do not have.
 pub async fn list(
     app: &App,
+    caller: &Caller,
     selector: &str,
     filter: &str,
     page: PageRequest<DeviceId>,
@@ -69,8 +70,11 @@ pub async fn list(
     };
     let filter = violations.take("filter", Filter::parse(filter));
     let filter = violations.finish(filter)?;
-    let query = Query { selector, filter, online_since: online_since(app, now) };
-    let devices = db::device::list(&mut *app.pool.acquire().await?, &query, &page).await?;
+    let selectors = selector.into_iter().chain(caller.scope().devices.clone()).collect();
+    let query = Query { selectors, filter, online_since: online_since(app, now) };
+    let mut connection = app.pool.acquire().await?;
+    let mut devices = db::device::list(&mut connection, &query, &page).await?;
+    hide(&mut connection, caller, &mut devices).await?;
     Ok(page.cut(devices, |device| device.id.to_string()))
 }
 
@@ -82,6 +86,7 @@ pub async fn list(
 pub async fn label(app: &App, caller: &Caller, id: DeviceId, etag: &str, change: LabelChange) -> Result<Device> {
     let mut transaction = app.pool.begin().await?;
     let standing = db::device::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    scope::may_change(caller, id, &standing.labels)?;
     if !etag.is_empty() && etag != standing.revision.to_string() {
         return Err(Error::refused(Reason::EtagMismatch, format!("the device {id} was changed since it was read")));
     }
@@ -89,13 +94,15 @@ pub async fn label(app: &App, caller: &Caller, id: DeviceId, etag: &str, change:
     let mut violations = Violations::default();
     label::check(&labels, "device.labels", &mut violations);
     violations.finish(Some(()))?;
+    // Nor may a device be put where the caller would not reach it again, and others would.
+    scope::may_change(caller, id, &labels)?;
     if labels != standing.labels {
         db::device::set_labels(&mut transaction, id, &labels).await?;
         let event =
             about(Kind::DeviceLabeled, id).detail("before", text(&standing.labels)).detail("after", text(&labels));
         record(&mut transaction, caller, id, event).await?;
     }
-    finish(app, transaction, id).await
+    finish(app, transaction, caller, id).await
 }
 
 /// Labels as people write them.
@@ -118,8 +125,9 @@ pub async fn decide(
 ) -> Result<Device> {
     let mut transaction = app.pool.begin().await?;
     let standing = db::device::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    scope::may_change(caller, id, &standing.labels)?;
     let state = change_state(&mut transaction, caller, id, standing.state, decision, now).await?;
-    let device = finish(app, transaction, id).await?;
+    let device = finish(app, transaction, caller, id).await?;
     if state == device::State::Decommissioned {
         app.fleet.reconcile_rollouts.notify_one();
     }
@@ -130,18 +138,23 @@ pub async fn decide(
 /// accepted, or else of the newest, and all of them are taken out.
 ///
 /// # Errors
-/// `DEVICE_NOT_FOUND`, and `DEVICE_STATE` when the device's state does not allow it.
+/// `DEVICE_NOT_FOUND`, and `DEVICE_STATE` when the device's state does not allow it; `OUT_OF_SCOPE` when one of the others
+/// lies outside the caller's scope.
 pub async fn approve_replacing(app: &App, caller: &Caller, id: DeviceId, now: DateTime<Utc>) -> Result<Device> {
     let mut transaction = app.pool.begin().await?;
-    let hardware_id = read(&mut transaction, id).await?.hardware_id;
+    let device = db::device::get(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    scope::may_change(caller, id, &device.labels)?;
+    let hardware_id = device.hardware_id;
     // Before the rows, so that two who approve at once do not wait for each other.
     let mut others = db::device::same_machine(&mut transaction, &hardware_id).await?;
     others.retain(|other| *other != id);
     let standing = db::device::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    scope::may_change(caller, id, &standing.labels)?;
     change_state(&mut transaction, caller, id, standing.state, Decision::Approve, now).await?;
     let mut heir_of: Option<db::device::Standing> = None;
     for other in others {
         let Some(old) = db::device::lock(&mut transaction, other).await? else { continue };
+        scope::may_change(caller, other, &old.labels)?;
         change_state(&mut transaction, caller, other, old.state, Decision::Decommission, now).await?;
         let better = heir_of
             .as_ref()
@@ -158,7 +171,7 @@ pub async fn approve_replacing(app: &App, caller: &Caller, id: DeviceId, now: Da
             about(Kind::DeviceLabeled, id).detail("before", text(&standing.labels)).detail("after", text(&old.labels));
         record(&mut transaction, caller, id, event).await?;
     }
-    let device = finish(app, transaction, id).await?;
+    let device = finish(app, transaction, caller, id).await?;
     app.fleet.reconcile_rollouts.notify_one();
     Ok(device)
 }
@@ -232,6 +245,7 @@ async fn deployments(connection: &mut PgConnection, id: DeviceId, filter: Filter
 pub async fn delete(app: &App, caller: &Caller, id: DeviceId) -> Result<()> {
     let mut transaction = app.pool.begin().await?;
     let standing = db::device::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    scope::may_change(caller, id, &standing.labels)?;
     match standing.state {
         device::State::Rejected | device::State::Decommissioned => {}
         device::State::Pending | device::State::Accepted => {
@@ -254,17 +268,38 @@ pub async fn delete(app: &App, caller: &Caller, id: DeviceId) -> Result<()> {
 ///
 /// # Errors
 /// `DEVICE_NOT_FOUND`.
-pub async fn explain(app: &App, id: DeviceId, now: DateTime<Utc>) -> Result<Vec<Explanation>> {
+pub async fn explain(app: &App, caller: &Caller, id: DeviceId, now: DateTime<Utc>) -> Result<Vec<Explanation>> {
     let mut connection = app.pool.acquire().await?;
-    let device = read(&mut connection, id).await?;
+    let device = see(&mut connection, caller, id).await?;
     // The open ones by themselves: one may be so old that it is not among the newest.
     let mut told = open_deployments(&mut connection, id).await?;
     told.extend(deployments(&mut connection, id, Filter::default()).await?);
+    told.retain(|deployment| caller.scope().has_package(&deployment.package));
     Ok(explain::explain(&device, is_online(app, &device, now), &told, app.settings.check_in_interval, now))
 }
 
-async fn read(connection: &mut PgConnection, id: DeviceId) -> Result<Device> {
-    db::device::get(connection, id).await?.ok_or_else(|| not_found(id))
+/// Reads a device as the caller sees it.
+async fn see(connection: &mut PgConnection, caller: &Caller, id: DeviceId) -> Result<Device> {
+    let device = db::device::get(connection, id).await?.filter(|device| caller.scope().has_device(&device.labels));
+    let mut device = device.ok_or_else(|| not_found(id))?;
+    hide(connection, caller, std::slice::from_mut(&mut device)).await?;
+    Ok(device)
+}
+
+/// Takes out what the caller does not see of devices: packages and other devices outside their scope.
+async fn hide(connection: &mut PgConnection, caller: &Caller, devices: &mut [Device]) -> Result<()> {
+    let scope = caller.scope();
+    for device in &mut *devices {
+        device.running.retain(|entry| scope.has_package(&entry.running.package));
+    }
+    if let Some(selector) = &scope.devices {
+        let named: Vec<_> = devices.iter().flat_map(|device| device.identity_conflicts.iter().copied()).collect();
+        let outside = db::device::outside(connection, &named, selector).await?;
+        for device in devices {
+            device.identity_conflicts.retain(|other| !outside.contains(other));
+        }
+    }
+    Ok(())
 }
 
 fn not_found(id: DeviceId) -> Error {
@@ -284,8 +319,8 @@ async fn record(connection: &mut PgConnection, caller: &Caller, id: DeviceId, ev
 }
 
 /// Commits a change and answers with the device as it left it.
-async fn finish(app: &App, mut transaction: sqlx::PgTransaction<'_>, id: DeviceId) -> Result<Device> {
-    let device = read(&mut transaction, id).await?;
+async fn finish(app: &App, mut transaction: sqlx::PgTransaction<'_>, caller: &Caller, id: DeviceId) -> Result<Device> {
+    let device = see(&mut transaction, caller, id).await?;
     transaction.commit().await?;
     app.fleet.forget(id);
     Ok(device)

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ota_domain::{Sha256Digest, release::Payload};
 
 use super::{App, Error, Reason, Result, payloads};
-use crate::{blobs::Reader, fleet::Record};
+use crate::{auth::Caller, blobs::Reader, fleet::Record};
 
 /// A range of a payload that is open for reading.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ pub async fn open(app: &App, record: &Record, sha256: Sha256Digest, offset: i64,
 ///
 /// # Errors
 /// `PayloadNotFound` and `RangeInvalid`; when the database or the blob store does not answer.
-pub async fn open_rest(app: &App, sha256: Sha256Digest, offset: i64) -> Result<Download> {
-    let payload = payloads::get(app, sha256).await?.payload;
+pub async fn open_rest(app: &App, caller: &Caller, sha256: Sha256Digest, offset: i64) -> Result<Download> {
+    let payload = payloads::get(app, caller, sha256).await?.payload;
     open_range(app, payload, offset, 0).await
 }
 

@@ -10,7 +10,7 @@ use ota_domain::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{App, Error, Reason, Result, access, identity};
+use super::{App, Error, Reason, Result, access, identity, scope::out_of_scope};
 use crate::{
     auth::Caller,
     db::{
@@ -23,7 +23,7 @@ use crate::{
 /// Creates a token. The secret is in the answer and nowhere else.
 ///
 /// # Errors
-/// When the database does not answer.
+/// `OUT_OF_SCOPE` when its devices would not start among those the caller sees.
 pub async fn create(
     app: &App,
     caller: &Caller,
@@ -31,6 +31,7 @@ pub async fn create(
     now: DateTime<Utc>,
 ) -> Result<(EnrollToken, EnrollmentString)> {
     let token = draft.into_token(EnrollTokenId(Uuid::now_v7()), caller.principal.to_string(), now);
+    may_change(caller, &token)?;
     let secret = Secret(rand::random());
     let mut transaction = app.pool.begin().await?;
     let (roots, pin) = identity::pin(app, &mut transaction).await?;
@@ -45,16 +46,17 @@ pub async fn create(
 ///
 /// # Errors
 /// `ENROLL_TOKEN_NOT_FOUND`.
-pub async fn get(app: &App, id: EnrollTokenId) -> Result<EnrollToken> {
-    db::enroll_token::get(&mut *app.pool.acquire().await?, id).await?.ok_or_else(|| not_found(id))
+pub async fn get(app: &App, caller: &Caller, id: EnrollTokenId) -> Result<EnrollToken> {
+    let token = db::enroll_token::get(&mut *app.pool.acquire().await?, id).await?;
+    token.filter(|token| caller.scope().has_device(&token.labels)).ok_or_else(|| not_found(id))
 }
 
 /// Lists tokens, newest first.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn list(app: &App, page: PageRequest<EnrollTokenId>) -> Result<Page<EnrollToken>> {
-    let tokens = db::enroll_token::list(&mut *app.pool.acquire().await?, &page).await?;
+pub async fn list(app: &App, caller: &Caller, page: PageRequest<EnrollTokenId>) -> Result<Page<EnrollToken>> {
+    let tokens = db::enroll_token::list(&mut *app.pool.acquire().await?, &page, caller.scope()).await?;
     Ok(page.cut(tokens, |token| token.id.to_string()))
 }
 
@@ -65,6 +67,7 @@ pub async fn list(app: &App, page: PageRequest<EnrollTokenId>) -> Result<Page<En
 pub async fn revoke(app: &App, caller: &Caller, id: EnrollTokenId, now: DateTime<Utc>) -> Result<EnrollToken> {
     let mut transaction = app.pool.begin().await?;
     let token = db::enroll_token::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    may_change(caller, &token)?;
     if token.standing.revoked_at.is_some() {
         return Ok(token);
     }
@@ -73,6 +76,15 @@ pub async fn revoke(app: &App, caller: &Caller, id: EnrollTokenId, now: DateTime
     transaction.commit().await?;
     let standing = Standing { revoked_at: Some(now), ..token.standing };
     Ok(EnrollToken { standing, ..token })
+}
+
+/// A token is in a scope when the devices that enrol with it are.
+fn may_change(caller: &Caller, token: &EnrollToken) -> Result<()> {
+    if caller.scope().has_device(&token.labels) {
+        Ok(())
+    } else {
+        Err(out_of_scope("a device with the labels that the enrolment token gives"))
+    }
 }
 
 fn not_found(id: EnrollTokenId) -> Error {

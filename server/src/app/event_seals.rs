@@ -4,12 +4,15 @@ use chrono::{DateTime, Utc};
 use ota_domain::event::{Event, Head, Seal, seal};
 use sqlx::PgConnection;
 
-use super::{App, Result};
-use crate::db::{
-    self,
-    event::Query,
-    event_seal::Link,
-    page::{Page, PageRequest},
+use super::{App, Result, scope};
+use crate::{
+    auth::Caller,
+    db::{
+        self,
+        event::Query,
+        event_seal::Link,
+        page::{Page, PageRequest},
+    },
 };
 
 /// A page ends before its records are more bytes than these: it has to fit into a message of 4 MiB, the default of most
@@ -66,8 +69,9 @@ async fn seal_next(connection: &mut PgConnection, now: DateTime<Utc>) -> Result<
 /// Reads a page of seals with what they cover, oldest first. It may be shorter than asked for: records can be long.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn list(app: &App, page: &PageRequest<i64>) -> Result<Page<Seal>> {
+/// `OUT_OF_SCOPE` for a caller whose role is limited: the chain cannot be checked without all events.
+pub async fn list(app: &App, caller: &Caller, page: &PageRequest<i64>) -> Result<Page<Seal>> {
+    scope::unlimited(caller, "the chain over all events")?;
     let mut connection = app.pool.acquire().await?;
     let links = db::event_seal::list(&mut connection, page).await?;
     let mut page = page.cut(links, |link| link.head.number.to_string());

@@ -7,7 +7,7 @@ use chrono::Utc;
 use futures_util::Stream;
 use ota_domain::{
     DeviceId, RolloutId,
-    event::{Cursor, Event},
+    event::{Cursor, Event, Kind},
     filter::Filter,
 };
 use tokio::{sync::watch, time};
@@ -37,14 +37,16 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// `Invalid` for a filter that breaks the grammar or names a field that events do not have.
 pub async fn list(
     app: &App,
+    caller: &Caller,
     device: Option<DeviceId>,
     rollout: Option<RolloutId>,
     filter: &str,
     page: PageRequest<i64>,
 ) -> Result<Page<Event>> {
     let filter = Filter::parse(filter).map_err(|error| Error::invalid("filter", error))?;
-    let query = Query { device, rollout, filter };
-    let events = db::event::list(&mut *app.pool.acquire().await?, &query, &page).await?;
+    let query = Query { device, rollout, scope: caller.scope().clone(), filter };
+    let mut events = db::event::list(&mut *app.pool.acquire().await?, &query, &page).await?;
+    events.iter_mut().for_each(|event| hide(caller, event));
     Ok(page.cut(events, |event| event.cursor.id.to_string()))
 }
 
@@ -68,14 +70,15 @@ pub async fn watch(
         Some(cursor) => cursor,
         None => start_of(db::event::horizon(&mut *app.pool.acquire().await?).await?),
     };
-    let query = Query { device, rollout, filter: Filter::default() };
+    let query = Query { device, rollout, scope: caller.scope().clone(), filter: Filter::default() };
     let mut patience = LOOK_AGAIN_AFTER;
     Ok(try_stream! {
         loop {
             rings.mark_unchanged();
             let seen = look(&app, &caller, &query, after).await?;
             after = seen.after;
-            for event in seen.events {
+            for mut event in seen.events {
+                hide(&caller, &mut event);
                 yield event;
             }
             let pause = match seen.rest {
@@ -94,6 +97,13 @@ pub async fn watch(
             }
         }
     })
+}
+
+/// Takes out what the caller does not see of an event: the packages outside their scope that a device runs.
+fn hide(caller: &Caller, event: &mut Event) {
+    if event.kind == Kind::DeviceRunningChanged.as_str() {
+        event.details.retain(|package, _| package.parse().is_ok_and(|package| caller.scope().has_package(&package)));
+    }
 }
 
 /// What one look found.

@@ -23,6 +23,7 @@ pub mod payloads;
 pub mod progress;
 pub mod releases;
 pub mod rollouts;
+pub mod scope;
 pub mod status;
 pub mod trust;
 pub mod uploads;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use ota_domain::{PackageId, PackageName, event::Kind, package::Package};
 use uuid::Uuid;
 
-use super::{App, Error, Reason, Result};
+use super::{App, Error, Reason, Result, scope};
 use crate::{
     auth::Caller,
     db::{
@@ -25,6 +25,7 @@ pub async fn create(
     description: &str,
     now: DateTime<Utc>,
 ) -> Result<Package> {
+    scope::may_publish(caller, [name])?;
     let mut tx = app.pool.begin().await?;
     if !add(&mut tx, caller, name, description, now).await? {
         return Err(Error::refused(Reason::PackageExists, format!("packages/{name} exists already")));
@@ -56,22 +57,29 @@ pub(super) async fn add(
 ///
 /// # Errors
 /// `PACKAGE_NOT_FOUND`.
-pub async fn get(app: &App, name: &PackageName) -> Result<Package> {
-    find(&mut *app.pool.acquire().await?, name).await
+pub async fn get(app: &App, caller: &Caller, name: &PackageName) -> Result<Package> {
+    see(&mut *app.pool.acquire().await?, caller, name).await
+}
+
+/// Reads a package that the caller sees.
+pub(super) async fn see(connection: &mut sqlx::PgConnection, caller: &Caller, name: &PackageName) -> Result<Package> {
+    if caller.scope().has_package(name) { find(connection, name).await } else { Err(not_found(name)) }
+}
+
+fn not_found(name: &PackageName) -> Error {
+    Error::refused(Reason::PackageNotFound, format!("there is no packages/{name}"))
 }
 
 pub(super) async fn find(connection: &mut sqlx::PgConnection, name: &PackageName) -> Result<Package> {
-    db::package::find(connection, name)
-        .await?
-        .ok_or_else(|| Error::refused(Reason::PackageNotFound, format!("there is no packages/{name}")))
+    db::package::find(connection, name).await?.ok_or_else(|| not_found(name))
 }
 
 /// Reads a page of packages.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn list(app: &App, page: &PageRequest<PackageName>) -> Result<Page<Package>> {
-    let rows = db::package::list(&mut *app.pool.acquire().await?, page).await?;
+pub async fn list(app: &App, caller: &Caller, page: &PageRequest<PackageName>) -> Result<Page<Package>> {
+    let rows = db::package::list(&mut *app.pool.acquire().await?, page, caller.scope()).await?;
     Ok(page.cut(rows, |package| package.name.to_string()))
 }
 
@@ -86,6 +94,7 @@ pub async fn describe(
     etag: &str,
     description: &str,
 ) -> Result<Package> {
+    scope::may_publish(caller, [name])?;
     let mut tx = app.pool.begin().await?;
     let package = find(&mut tx, name).await?;
     let stale = || Error::refused(Reason::EtagMismatch, format!("packages/{name} was changed since it was read"));
@@ -108,6 +117,7 @@ pub async fn describe(
 /// # Errors
 /// `PACKAGE_NOT_FOUND`; `PACKAGE_NOT_EMPTY`.
 pub async fn delete(app: &App, caller: &Caller, name: &PackageName) -> Result<()> {
+    scope::may_publish(caller, [name])?;
     let mut tx = app.pool.begin().await?;
     let package = find(&mut tx, name).await?;
     match db::package::delete(&mut tx, name).await {

@@ -8,7 +8,7 @@
 use ota_domain::{Sha256Digest, event::Kind, payload::Stored};
 use sqlx::PgConnection;
 
-use super::{App, Error, Reason, Result};
+use super::{App, Error, Reason, Result, scope::out_of_scope};
 use crate::{
     auth::Caller,
     db::{self, event::NewEvent},
@@ -25,8 +25,21 @@ pub(super) fn not_found(sha256: Sha256Digest) -> Error {
 ///
 /// # Errors
 /// `PAYLOAD_NOT_FOUND`.
-pub async fn get(app: &App, sha256: Sha256Digest) -> Result<Stored> {
-    db::payload::find(&mut *app.pool.acquire().await?, sha256).await?.ok_or_else(|| not_found(sha256))
+pub async fn get(app: &App, caller: &Caller, sha256: Sha256Digest) -> Result<Stored> {
+    let mut connection = app.pool.acquire().await?;
+    if outside(&mut connection, caller, sha256).await? {
+        return Err(not_found(sha256));
+    }
+    db::payload::find(&mut connection, sha256).await?.ok_or_else(|| not_found(sha256))
+}
+
+/// Whether a payload lies outside the caller's scope: releases install it, and none that they see. One that no release
+/// installs belongs to whoever knows its hash.
+async fn outside(connection: &mut PgConnection, caller: &Caller, sha256: Sha256Digest) -> Result<bool> {
+    match &caller.scope().packages {
+        Some(prefix) => Ok(db::release::only_outside(connection, sha256, prefix).await?),
+        None => Ok(false),
+    }
 }
 
 /// Deletes a payload that no release needs.
@@ -35,6 +48,9 @@ pub async fn get(app: &App, sha256: Sha256Digest) -> Result<Stored> {
 /// `PAYLOAD_NOT_FOUND`; `PAYLOAD_IN_USE`.
 pub async fn delete(app: &App, caller: &Caller, sha256: Sha256Digest) -> Result<()> {
     let mut tx = app.pool.begin().await?;
+    if outside(&mut tx, caller, sha256).await? {
+        return Err(out_of_scope(format_args!("payloads/{sha256}")));
+    }
     if !remove(&mut tx, caller, sha256).await? {
         return Err(not_found(sha256));
     }

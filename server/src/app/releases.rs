@@ -9,7 +9,7 @@ use ota_domain::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{App, Error, Reason, Result, packages, payloads};
+use super::{App, Error, Reason, Result, packages, payloads, scope};
 use crate::{
     auth::Caller,
     db::{
@@ -32,7 +32,7 @@ pub struct Publishing {
 /// Publishes a release.
 ///
 /// # Errors
-/// `PACKAGE_NOT_FOUND`, `PAYLOAD_NOT_FOUND`, `RELEASE_EXISTS`.
+/// `PACKAGE_NOT_FOUND`, `PAYLOAD_NOT_FOUND`, `RELEASE_EXISTS`, `OUT_OF_SCOPE`.
 pub async fn create(
     app: &App,
     caller: &Caller,
@@ -40,6 +40,7 @@ pub async fn create(
     publishing: Publishing,
     now: DateTime<Utc>,
 ) -> Result<Release> {
+    scope::may_publish(caller, [&draft.package])?;
     // Dropping the transaction undoes all of it, which is also what a caller gets who only wants to know.
     let mut tx = app.pool.begin().await?;
     let subject = subject(&draft.package, &draft.version);
@@ -80,14 +81,19 @@ pub async fn create(
 ///
 /// # Errors
 /// `RELEASE_NOT_FOUND`.
-pub async fn get(app: &App, package: &PackageName, version: &Version) -> Result<Release> {
+pub async fn get(app: &App, caller: &Caller, package: &PackageName, version: &Version) -> Result<Release> {
+    if !caller.scope().has_package(package) {
+        return Err(not_found(package, version));
+    }
     find(&mut *app.pool.acquire().await?, package, version).await
 }
 
 async fn find(connection: &mut PgConnection, package: &PackageName, version: &Version) -> Result<Release> {
-    db::release::find(connection, package, version)
-        .await?
-        .ok_or_else(|| Error::refused(Reason::ReleaseNotFound, format!("there is no {}", subject(package, version))))
+    db::release::find(connection, package, version).await?.ok_or_else(|| not_found(package, version))
+}
+
+fn not_found(package: &PackageName, version: &Version) -> Error {
+    Error::refused(Reason::ReleaseNotFound, format!("there is no {}", subject(package, version)))
 }
 
 fn subject(package: &PackageName, version: &Version) -> String {
@@ -98,13 +104,18 @@ fn subject(package: &PackageName, version: &Version) -> String {
 ///
 /// # Errors
 /// `PACKAGE_NOT_FOUND`.
-pub async fn list(app: &App, package: Option<&PackageName>, page: &PageRequest<ReleaseId>) -> Result<Page<Release>> {
+pub async fn list(
+    app: &App,
+    caller: &Caller,
+    package: Option<&PackageName>,
+    page: &PageRequest<ReleaseId>,
+) -> Result<Page<Release>> {
     let mut connection = app.pool.acquire().await?;
     let package = match package {
-        Some(name) => Some(packages::find(&mut connection, name).await?.id),
+        Some(name) => Some(packages::see(&mut connection, caller, name).await?.id),
         None => None,
     };
-    let rows = db::release::list(&mut connection, package, page).await?;
+    let rows = db::release::list(&mut connection, package, page, caller.scope()).await?;
     Ok(page.cut(rows, |release| release.id.to_string()))
 }
 
@@ -119,6 +130,7 @@ pub async fn annotate(
     etag: &str,
     notes: &str,
 ) -> Result<Release> {
+    scope::may_publish(caller, [package])?;
     let mut tx = app.pool.begin().await?;
     let release = find(&mut tx, package, version).await?;
     let subject = subject(package, version);
@@ -148,6 +160,7 @@ pub async fn yank(
     reason: &str,
     now: DateTime<Utc>,
 ) -> Result<Release> {
+    scope::may_publish(caller, [package])?;
     let mut tx = app.pool.begin().await?;
     let release = find(&mut tx, package, version).await?;
     // The release's row before the package's lock, in the order in which a rollout takes them.
@@ -158,6 +171,11 @@ pub async fn yank(
     db::event::record(&mut tx, caller, event).await?;
     db::deployment::lock_package(&mut tx, package_id).await?;
     let queued = db::release::queued_deployments(&mut tx, release.id).await?;
+    if let Some(selector) = &caller.scope().devices
+        && let Some(device) = db::deployment::device_outside(&mut tx, &queued, selector).await?
+    {
+        return Err(scope::out_of_scope(format_args!("devices/{device}, which waits for the release,")));
+    }
     let end = End {
         state: deployment::State::Canceled,
         kind: Kind::DeploymentCanceled,
@@ -177,6 +195,7 @@ pub async fn yank(
 /// # Errors
 /// `RELEASE_NOT_FOUND`; `RELEASE_IN_USE`.
 pub async fn delete(app: &App, caller: &Caller, package: &PackageName, version: &Version) -> Result<()> {
+    scope::may_publish(caller, [package])?;
     let mut tx = app.pool.begin().await?;
     let release = find(&mut tx, package, version).await?;
     let subject = subject(package, version);

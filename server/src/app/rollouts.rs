@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    DeviceId, RolloutId, deployment,
+    DeviceId, RolloutId, Scope, deployment,
     event::Kind,
     release,
     rollout::{CancelReach, Draft, Preview, Rollout, Selection, SelectionError, State, Target, select},
@@ -12,7 +12,7 @@ use ota_domain::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{App, Error, Reason, Result};
+use super::{App, Error, Reason, Result, scope};
 use crate::{
     auth::Caller,
     db::{
@@ -41,11 +41,14 @@ pub async fn create(
     draft: &Draft,
     now: DateTime<Utc>,
 ) -> Result<Rollout> {
+    scope::may_publish(caller, [&draft.package])?;
+    let draft = &narrowed(caller, draft)?;
     let mut transaction = app.pool.begin().await?;
+    scope::may_target(&mut transaction, caller, &draft.target).await?;
     let wanted = wanted(&mut transaction, draft).await?;
     let lock = db::deployment::lock_package(&mut transaction, wanted.package).await?;
     let id = match id {
-        Some(id) => match db::rollout::get(&mut transaction, id).await? {
+        Some(id) => match db::rollout::get(&mut transaction, id, &Scope::default()).await? {
             Some(there) if there.draft == *draft => return Ok(there),
             Some(_) => return Err(id_taken(id)),
             None => id,
@@ -53,7 +56,7 @@ pub async fn create(
         None => RolloutId(Uuid::now_v7()),
     };
     refuse_unusable(draft, &wanted)?;
-    let Selection { chosen, unfit } = choose(&mut transaction, draft, &wanted, Hold::AsTheyAre).await?;
+    let Selection { chosen, unfit } = choose(&mut transaction, caller, draft, &wanted, Hold::AsTheyAre).await?;
     if chosen.is_empty() {
         return Err(nobody(draft, unfit));
     }
@@ -77,7 +80,7 @@ pub async fn create(
     db::event::record(&mut transaction, caller, event).await?;
     db::notify::events(&mut transaction).await?;
     db::notify::devices(&mut transaction, &chosen).await?;
-    let rollout = read(&mut transaction, id).await?;
+    let rollout = read(&mut transaction, caller, id).await?;
     transaction.commit().await?;
     forget(app, &chosen);
     if !superseded.is_empty() {
@@ -90,11 +93,15 @@ pub async fn create(
 ///
 /// # Errors
 /// Those of [`create`], but for `SelectionEmpty`.
-pub async fn preview(app: &App, draft: &Draft) -> Result<Preview> {
+pub async fn preview(app: &App, caller: &Caller, draft: &Draft) -> Result<Preview> {
+    let draft = &narrowed(caller, draft)?;
+    if !caller.scope().has_package(&draft.package) {
+        return Err(no_release(draft));
+    }
     let mut transaction = app.pool.begin().await?;
     let wanted = wanted(&mut transaction, draft).await?;
     refuse_unusable(draft, &wanted)?;
-    let Selection { chosen, unfit } = choose(&mut transaction, draft, &wanted, Hold::Free).await?;
+    let Selection { chosen, unfit } = choose(&mut transaction, caller, draft, &wanted, Hold::Free).await?;
     let payload = wanted.payload.sha256;
     let current = db::rollout::count_running(&mut transaction, &chosen, &draft.package, payload).await?;
     Ok(Preview {
@@ -110,16 +117,16 @@ pub async fn preview(app: &App, draft: &Draft) -> Result<Preview> {
 ///
 /// # Errors
 /// `RolloutNotFound`.
-pub async fn get(app: &App, id: RolloutId) -> Result<Rollout> {
-    read(&mut *app.pool.acquire().await?, id).await
+pub async fn get(app: &App, caller: &Caller, id: RolloutId) -> Result<Rollout> {
+    read(&mut *app.pool.acquire().await?, caller, id).await
 }
 
 /// Reads a page of rollouts, newest first; without the devices that were named.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn list(app: &App, page: &PageRequest<Key>) -> Result<Page<Rollout>> {
-    let rollouts = db::rollout::list(&mut *app.pool.acquire().await?, page).await?;
+pub async fn list(app: &App, caller: &Caller, page: &PageRequest<Key>) -> Result<Page<Rollout>> {
+    let rollouts = db::rollout::list(&mut *app.pool.acquire().await?, page, caller.scope()).await?;
     Ok(page.cut(rollouts, |rollout| Key::of(rollout).to_string()))
 }
 
@@ -139,6 +146,7 @@ pub async fn cancel(
     let package = db::rollout::package(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
     let lock = db::deployment::lock_package(&mut transaction, package).await?;
     let state = db::rollout::lock(&mut transaction, id).await?.ok_or_else(|| not_found(id))?;
+    may_cancel(&mut transaction, caller, id).await?;
     if state == State::Completed {
         return Err(Error::refused(
             Reason::RolloutState,
@@ -158,7 +166,7 @@ pub async fn cancel(
     }
     db::notify::events(&mut transaction).await?;
     db::notify::devices(&mut transaction, &canceled).await?;
-    let rollout = read(&mut transaction, id).await?;
+    let rollout = read(&mut transaction, caller, id).await?;
     transaction.commit().await?;
     forget(app, &canceled);
     Ok(rollout)
@@ -189,16 +197,41 @@ fn forget(app: &App, devices: &[DeviceId]) {
     }
 }
 
-async fn read(connection: &mut PgConnection, id: RolloutId) -> Result<Rollout> {
-    db::rollout::get(connection, id).await?.ok_or_else(|| not_found(id))
+/// Makes sure that a rollout is of a package and of devices that the caller may act on, all of them.
+async fn may_cancel(connection: &mut PgConnection, caller: &Caller, id: RolloutId) -> Result<()> {
+    if !caller.scope().is_limited() {
+        return Ok(());
+    }
+    let everything = Scope::default();
+    let rollout = db::rollout::get(connection, id, &everything).await?.ok_or_else(|| not_found(id))?;
+    scope::may_publish(caller, [&rollout.draft.package])?;
+    if let Some(selector) = &caller.scope().devices
+        && let Some(device) = db::rollout::device_outside(connection, id, selector).await?
+    {
+        return Err(scope::out_of_scope(format_args!("devices/{device}, which is part of the rollout,")));
+    }
+    Ok(())
+}
+
+/// The draft as far as the caller may go: whoever says all means all they see.
+fn narrowed(caller: &Caller, draft: &Draft) -> Result<Draft> {
+    let target = caller.scope().narrow(draft.target.clone());
+    let target = target.map_err(|error| Error::invalid("rollout.target.selector", error))?;
+    Ok(Draft { target, ..draft.clone() })
+}
+
+async fn read(connection: &mut PgConnection, caller: &Caller, id: RolloutId) -> Result<Rollout> {
+    db::rollout::get(connection, id, caller.scope()).await?.ok_or_else(|| not_found(id))
 }
 
 async fn wanted(connection: &mut PgConnection, draft: &Draft) -> Result<Wanted> {
     let wanted = db::rollout::wanted(connection, &draft.package, &draft.version).await?;
-    wanted.ok_or_else(|| {
-        let message = format!("no release packages/{}/releases/{}", draft.package, draft.version);
-        Error::refused(Reason::ReleaseNotFound, message)
-    })
+    wanted.ok_or_else(|| no_release(draft))
+}
+
+fn no_release(draft: &Draft) -> Error {
+    let message = format!("no release packages/{}/releases/{}", draft.package, draft.version);
+    Error::refused(Reason::ReleaseNotFound, message)
 }
 
 /// Refuses a release that no device would install.
@@ -216,8 +249,14 @@ fn refuse_unusable(draft: &Draft, wanted: &Wanted) -> Result<()> {
     }
 }
 
-async fn choose(connection: &mut PgConnection, draft: &Draft, wanted: &Wanted, hold: Hold) -> Result<Selection> {
-    let candidates = db::rollout::candidates(connection, &draft.target, hold).await?;
+async fn choose(
+    connection: &mut PgConnection,
+    caller: &Caller,
+    draft: &Draft,
+    wanted: &Wanted,
+    hold: Hold,
+) -> Result<Selection> {
+    let candidates = db::rollout::candidates(connection, &draft.target, caller.scope(), hold).await?;
     select(&draft.target, candidates, &wanted.hardware).map_err(|error| match error {
         SelectionError::Unknown(devices) => {
             Error::refused(Reason::DeviceNotFound, format!("no such devices: {}", told(&devices, DeviceId::to_string)))

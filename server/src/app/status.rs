@@ -5,9 +5,12 @@ use chrono::{DateTime, Utc};
 use ota_trust::metadata::Mode;
 
 use super::{App, Result, devices, trust};
-use crate::db::{
-    self,
-    status::{DeviceCounts, WorkCounts},
+use crate::{
+    auth::Caller,
+    db::{
+        self,
+        status::{DeviceCounts, WorkCounts},
+    },
 };
 
 /// What there is, and what needs a person.
@@ -23,14 +26,14 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
-/// Counts what there is.
+/// Counts what there is that the caller sees.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn get(app: &App, now: DateTime<Utc>) -> Result<Status> {
+pub async fn get(app: &App, caller: &Caller, now: DateTime<Utc>) -> Result<Status> {
     let mut connection = app.pool.acquire().await?;
-    let devices = db::status::devices(&mut connection, devices::online_since(app, now)).await?;
-    let work = db::status::work(&mut connection).await?;
+    let devices = db::status::devices(&mut connection, devices::online_since(app, now), caller.scope()).await?;
+    let work = db::status::work(&mut connection, caller.scope()).await?;
     let (trust_mode, expiring) = trust::warnings(&mut connection, now).await?;
     let warnings = warnings(app, &devices).into_iter().chain(expiring).collect();
     Ok(Status { devices, work, trust_mode, warnings })

@@ -12,5 +12,5 @@ mod source;
 
 pub use connection::Connection;
 pub use layer::{Gate, REQUEST_ID};
-pub use principal::{Caller, Principal};
+pub use principal::{Caller, Identity, Principal};
 pub use source::{Network, ParseNetworkError, PeerAddress, TrustedProxies};

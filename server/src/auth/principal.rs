@@ -2,7 +2,8 @@
 
 use std::{fmt, net::IpAddr};
 
-use ota_domain::{ApiTokenId, DeviceId, role::Role};
+use chrono::{DateTime, Utc};
+use ota_domain::{ApiTokenId, DeviceId, Scope, role::Role};
 
 /// Who is calling, once their credential has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,17 +12,42 @@ pub enum Principal {
     Anonymous,
     /// An accepted device.
     Device(DeviceId),
-    /// A person or a program with an API token.
+    /// A person or a program that may run the fleet.
     Operator {
-        /// Their token.
-        token: ApiTokenId,
+        /// By what they are known.
+        identity: Identity,
         /// Their name.
         display_name: String,
         /// What they may do.
         role: Role,
+        /// What their role is limited to.
+        scope: Scope,
     },
     /// The server itself.
     Server,
+}
+
+/// By what an operator is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// Their API token.
+    ApiToken(ApiTokenId),
+    /// What the identity provider calls them.
+    User {
+        /// The subject of their token.
+        subject: String,
+        /// When that token ends.
+        expires_at: DateTime<Utc>,
+    },
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiToken(token) => write!(f, "apiTokens/{token}"),
+            Self::User { subject, .. } => write!(f, "users/{subject}"),
+        }
+    }
 }
 
 impl Principal {
@@ -40,7 +66,7 @@ impl fmt::Display for Principal {
         match self {
             Self::Anonymous => f.write_str("anonymous"),
             Self::Device(device) => write!(f, "devices/{device}"),
-            Self::Operator { token, .. } => write!(f, "apiTokens/{token}"),
+            Self::Operator { identity, .. } => identity.fmt(f),
             Self::Server => f.write_str("server"),
         }
     }
@@ -62,6 +88,16 @@ impl Caller {
     #[must_use]
     pub fn server() -> Self {
         Self { principal: Principal::Server, request_id: String::new(), source: None }
+    }
+
+    /// What the caller's role is limited to: nothing, for callers whose rights are no matter of roles.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        const EVERYTHING: &Scope = &Scope { devices: None, packages: None };
+        match &self.principal {
+            Principal::Operator { scope, .. } => scope,
+            Principal::Anonymous | Principal::Device(_) | Principal::Server => EVERYTHING,
+        }
     }
 
     /// The address the request came from, as text; empty when no request caused the work.

@@ -1,8 +1,10 @@
 //! API tokens.
 
+use std::str::FromStr;
+
 use chrono::{DateTime, Utc};
-use ota_domain::{ApiTokenId, Sha256Digest, api_token::ApiToken, role::Role};
-use sqlx::PgConnection;
+use ota_domain::{ApiTokenId, Scope, Sha256Digest, api_token::ApiToken, role::Role};
+use sqlx::{PgConnection, error::BoxDynError};
 
 use super::page::PageRequest;
 
@@ -13,24 +15,44 @@ struct Row {
     id: ApiTokenId,
     display_name: String,
     role: Role,
+    device_selector: Option<String>,
+    package_prefix: Option<String>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     last_used_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
+    secret: Sha256Digest,
 }
 
-impl From<Row> for ApiToken {
-    fn from(row: Row) -> Self {
-        Self {
+impl TryFrom<Row> for ApiToken {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        Ok(Self {
             id: row.id,
             display_name: row.display_name,
             role: row.role,
+            scope: Scope {
+                devices: parse("device_selector", row.device_selector)?,
+                packages: parse("package_prefix", row.package_prefix)?,
+            },
             created_at: row.created_at,
             expires_at: row.expires_at,
             last_used_at: row.last_used_at,
             revoked_at: row.revoked_at,
-        }
+        })
     }
+}
+
+/// Reads a text that was checked before it was stored. One that cannot be read is an error and never no limit.
+fn parse<T>(column: &str, text: Option<String>) -> sqlx::Result<Option<T>>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    text.map(|text| text.parse()).transpose().map_err(|error: T::Err| sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: BoxDynError::from(error),
+    })
 }
 
 /// Whether there is any token, revoked and expired ones counted. Until the transaction ends, other callers of this wait, so
@@ -43,14 +65,18 @@ pub async fn any_locked(connection: &mut PgConnection) -> sqlx::Result<bool> {
 /// Stores a token with the SHA-256 of its secret.
 pub async fn insert(connection: &mut PgConnection, token: &ApiToken, secret: Sha256Digest) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO api_token (id, display_name, role, secret_sha256, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO api_token (
+             id, display_name, role, secret_sha256, created_at, expires_at, device_selector, package_prefix
+         )
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         token.id.0,
         token.display_name,
         token.role as Role,
         &secret.0[..],
         token.created_at,
         token.expires_at,
+        token.scope.devices.as_ref().map(ToString::to_string),
+        token.scope.packages.as_ref().map(ToString::to_string),
     )
     .execute(connection)
     .await?;
@@ -62,28 +88,22 @@ pub async fn with_secret(
     connection: &mut PgConnection,
     id: ApiTokenId,
 ) -> sqlx::Result<Option<(ApiToken, Sha256Digest)>> {
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        Row,
         r#"SELECT
-               id AS "id: ApiTokenId", display_name, role AS "role: Role", created_at, expires_at, last_used_at, revoked_at,
-               secret_sha256 AS "secret: Sha256Digest"
+               id AS "id: ApiTokenId", display_name, role AS "role: Role", device_selector, package_prefix, created_at,
+               expires_at, last_used_at, revoked_at, secret_sha256 AS "secret: Sha256Digest"
            FROM api_token
            WHERE id = $1"#,
         id.0,
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|row| {
-        let token = ApiToken {
-            id: row.id,
-            display_name: row.display_name,
-            role: row.role,
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            last_used_at: row.last_used_at,
-            revoked_at: row.revoked_at,
-        };
-        (token, row.secret)
-    }))
+    row.map(|row| {
+        let secret = row.secret;
+        Ok((ApiToken::try_from(row)?, secret))
+    })
+    .transpose()
 }
 
 /// The token, locked until the transaction ends.
@@ -91,7 +111,8 @@ pub async fn lock(connection: &mut PgConnection, id: ApiTokenId) -> sqlx::Result
     let row = sqlx::query_as!(
         Row,
         r#"SELECT
-               id AS "id: ApiTokenId", display_name, role AS "role: Role", created_at, expires_at, last_used_at, revoked_at
+               id AS "id: ApiTokenId", display_name, role AS "role: Role", device_selector, package_prefix, created_at,
+               expires_at, last_used_at, revoked_at, secret_sha256 AS "secret: Sha256Digest"
            FROM api_token
            WHERE id = $1
            FOR UPDATE"#,
@@ -99,7 +120,7 @@ pub async fn lock(connection: &mut PgConnection, id: ApiTokenId) -> sqlx::Result
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(ApiToken::from))
+    row.map(ApiToken::try_from).transpose()
 }
 
 /// A page of tokens, newest first.
@@ -107,7 +128,8 @@ pub async fn list(connection: &mut PgConnection, page: &PageRequest<ApiTokenId>)
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT
-               id AS "id: ApiTokenId", display_name, role AS "role: Role", created_at, expires_at, last_used_at, revoked_at
+               id AS "id: ApiTokenId", display_name, role AS "role: Role", device_selector, package_prefix, created_at,
+               expires_at, last_used_at, revoked_at, secret_sha256 AS "secret: Sha256Digest"
            FROM api_token
            WHERE $1::UUID IS NULL OR id < $1
            ORDER BY id DESC
@@ -117,7 +139,7 @@ pub async fn list(connection: &mut PgConnection, page: &PageRequest<ApiTokenId>)
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(ApiToken::from).collect())
+    rows.into_iter().map(ApiToken::try_from).collect()
 }
 
 /// Notes that a token was used.

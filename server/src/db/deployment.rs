@@ -5,17 +5,17 @@
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    DeploymentId, DeviceId, PackageId, PackageName, ReleaseId, RolloutId, Version,
+    DeploymentId, DeviceId, PackageId, PackageName, ReleaseId, RolloutId, Scope, Selector, Version,
     deployment::{Deployment, Failure, Field, State},
     device,
     event::Kind,
     filter::Filter,
     release,
 };
-use sqlx::{PgConnection, error::BoxDynError};
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, error::BoxDynError};
 use uuid::Uuid;
 
-use super::page::PageRequest;
+use super::{page::PageRequest, selector};
 use crate::auth::Caller;
 
 mod progress;
@@ -155,6 +155,24 @@ pub async fn end(
     .await
 }
 
+/// A device of one of the deployments that the selector does not choose, if there is one.
+pub async fn device_outside(
+    connection: &mut PgConnection,
+    deployments: &[DeploymentId],
+    selector: &Selector,
+) -> sqlx::Result<Option<DeviceId>> {
+    let ids: Vec<Uuid> = deployments.iter().map(|deployment| deployment.0).collect();
+    let mut sql = QueryBuilder::<Postgres>::new(
+        "SELECT device.id
+         FROM deployment
+         JOIN device ON device.id = deployment.device_id
+         WHERE deployment.id = ANY(",
+    );
+    sql.push_bind(ids).push(") AND NOT (TRUE");
+    selector::push(&mut sql, "device.labels", selector);
+    sql.push(") LIMIT 1").build_query_scalar().fetch_optional(connection).await
+}
+
 /// What a deployment is part of. None of it ever changes.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
@@ -231,6 +249,8 @@ pub struct Query {
     pub rollout: Option<RolloutId>,
     /// Those of this device.
     pub device: Option<DeviceId>,
+    /// Those of packages and devices in it.
+    pub scope: Scope,
     /// Those that pass.
     pub filter: Filter<Field>,
 }
@@ -264,6 +284,7 @@ impl Query {
 }
 
 /// A deployment's row with what it is called elsewhere.
+#[derive(FromRow)]
 struct Row {
     id: DeploymentId,
     rollout: RolloutId,
@@ -342,39 +363,44 @@ pub async fn list(
     page: &PageRequest<DeploymentId>,
 ) -> sqlx::Result<Vec<Deployment>> {
     let (packages, other_packages) = query.packages();
-    sqlx::query_as!(
-        Row,
-        r#"SELECT deployment.id AS "id: DeploymentId", deployment.rollout_id AS "rollout: RolloutId",
-                  deployment.device_id AS "device: DeviceId", package.name AS "package: PackageName",
-                  release.version AS "version: Version", deployment.state AS "state: State", deployment.attempt,
-                  deployment.bytes_done, payload.size_bytes AS bytes_total, deployment.failure_code,
-                  deployment.failure_message, deployment.failure_log_tail, deployment.created_at,
-                  deployment.updated_at, deployment.ended_at
-           FROM deployment
-           JOIN release ON release.id = deployment.release_id
-           JOIN package ON package.id = deployment.package_id
-           JOIN payload ON payload.sha256 = release.payload_sha256
-           WHERE ($1::UUID IS NULL OR deployment.rollout_id = $1)
-             AND ($2::UUID IS NULL OR deployment.device_id = $2)
-             AND deployment.state = ANY($3)
-             AND ($4::TEXT[] IS NULL OR package.name = ANY($4))
-             AND package.name <> ALL($5)
-             AND ($6::UUID IS NULL OR deployment.id < $6)
-           ORDER BY deployment.id DESC
-           LIMIT $7"#,
-        query.rollout.map(|rollout| rollout.0),
-        query.device.map(|device| device.0),
-        &query.states() as _,
-        packages.as_deref(),
-        &other_packages,
-        page.after.map(|after| after.0),
-        page.limit(),
-    )
-    .fetch_all(connection)
-    .await?
-    .into_iter()
-    .map(Deployment::try_from)
-    .collect()
+    let mut sql = QueryBuilder::<Postgres>::new(
+        "SELECT deployment.id, deployment.rollout_id AS rollout, deployment.device_id AS device, package.name AS package,
+                release.version, deployment.state, deployment.attempt, deployment.bytes_done,
+                payload.size_bytes AS bytes_total, deployment.failure_code, deployment.failure_message,
+                deployment.failure_log_tail, deployment.created_at, deployment.updated_at, deployment.ended_at
+         FROM deployment
+         JOIN release ON release.id = deployment.release_id
+         JOIN package ON package.id = deployment.package_id
+         JOIN payload ON payload.sha256 = release.payload_sha256
+         WHERE deployment.state = ANY(",
+    );
+    sql.push_bind(query.states()).push(")");
+    if let Some(rollout) = query.rollout {
+        sql.push(" AND deployment.rollout_id = ").push_bind(rollout.0);
+    }
+    if let Some(device) = query.device {
+        sql.push(" AND deployment.device_id = ").push_bind(device.0);
+    }
+    if let Some(packages) = packages {
+        sql.push(" AND package.name = ANY(").push_bind(packages).push(")");
+    }
+    if !other_packages.is_empty() {
+        sql.push(" AND package.name <> ALL(").push_bind(other_packages).push(")");
+    }
+    if let Some(after) = page.after {
+        sql.push(" AND deployment.id < ").push_bind(after.0);
+    }
+    if let Some(prefix) = &query.scope.packages {
+        sql.push(" AND starts_with(package.name, ").push_bind(prefix.as_str().to_owned()).push(")");
+    }
+    if let Some(selector) = &query.scope.devices {
+        sql.push(" AND EXISTS (SELECT FROM device WHERE device.id = deployment.device_id");
+        selector::push(&mut sql, "device.labels", selector);
+        sql.push(")");
+    }
+    sql.push(" ORDER BY deployment.id DESC LIMIT ").push_bind(page.limit());
+    let rows: Vec<Row> = sql.build_query_as().fetch_all(connection).await?;
+    rows.into_iter().map(Deployment::try_from).collect()
 }
 
 #[cfg(test)]

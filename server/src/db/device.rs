@@ -84,8 +84,8 @@ pub async fn get(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<Op
 /// Which devices to list.
 #[derive(Debug, Clone)]
 pub struct Query {
-    /// Those whose labels it chooses. `None` means all.
-    pub selector: Option<Selector>,
+    /// Those whose labels all of these choose.
+    pub selectors: Vec<Selector>,
     /// Those that pass.
     pub filter: Filter<Field>,
     /// A device heard of at this time or later is online.
@@ -109,7 +109,7 @@ pub async fn list(
     if let Some(after) = page.after {
         sql.push(" AND device.id < ").push_bind(after.0);
     }
-    if let Some(chosen) = &query.selector {
+    for chosen in &query.selectors {
         selector::push(&mut sql, "labels", chosen);
     }
     for condition in query.filter.conditions() {
@@ -159,6 +159,25 @@ async fn running(
         running.entry(row.device_id).or_default().push(RunningSince { running: release, since: row.since });
     }
     Ok(running)
+}
+
+/// A device's labels.
+pub async fn labels(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<Option<Labels>> {
+    let labels = sqlx::query_scalar!(r#"SELECT labels AS "labels: Json<Labels>" FROM device WHERE id = $1"#, id.0);
+    Ok(labels.fetch_optional(connection).await?.map(|labels| labels.0))
+}
+
+/// Those of the devices that the selector does not choose.
+pub async fn outside(
+    connection: &mut PgConnection,
+    devices: &[DeviceId],
+    selector: &Selector,
+) -> sqlx::Result<Vec<DeviceId>> {
+    let ids: Vec<_> = devices.iter().map(|device| device.0).collect();
+    let mut sql = QueryBuilder::<Postgres>::new("SELECT id FROM device WHERE id = ANY(");
+    sql.push_bind(ids).push(") AND NOT (TRUE");
+    selector::push(&mut sql, "labels", selector);
+    sql.push(")").build_query_scalar().fetch_all(connection).await
 }
 
 /// What an operator's change starts from.

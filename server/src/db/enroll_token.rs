@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    EnrollTokenId, Hardware, Labels, Sha256Digest,
+    EnrollTokenId, Hardware, Labels, Scope, Sha256Digest,
     enroll_token::{EnrollToken, Standing},
 };
-use sqlx::{PgConnection, types::Json};
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, types::Json};
 
-use super::page::PageRequest;
+use super::{page::PageRequest, selector};
 
+#[derive(FromRow)]
 struct Row {
     id: EnrollTokenId,
     description: String,
@@ -134,22 +135,26 @@ pub async fn lock(connection: &mut PgConnection, id: EnrollTokenId) -> sqlx::Res
     Ok(row.map(EnrollToken::from))
 }
 
-/// A page of tokens, newest first.
-pub async fn list(connection: &mut PgConnection, page: &PageRequest<EnrollTokenId>) -> sqlx::Result<Vec<EnrollToken>> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT
-               id AS "id: EnrollTokenId", description, max_uses, uses, expires_at, revoked_at, approval_required,
-               hardware AS "hardware: Vec<Hardware>", labels AS "labels: Json<Labels>", created_at, creator
-           FROM enroll_token
-           WHERE $1::UUID IS NULL OR id < $1
-           ORDER BY id DESC
-           LIMIT $2"#,
-        page.after.map(|id| id.0),
-        page.limit(),
-    )
-    .fetch_all(connection)
-    .await?;
+/// A page of the tokens whose devices start in `scope`, newest first.
+pub async fn list(
+    connection: &mut PgConnection,
+    page: &PageRequest<EnrollTokenId>,
+    scope: &Scope,
+) -> sqlx::Result<Vec<EnrollToken>> {
+    let mut sql = QueryBuilder::<Postgres>::new(
+        "SELECT id, description, max_uses, uses, expires_at, revoked_at, approval_required, hardware, labels,
+                created_at, creator
+         FROM enroll_token
+         WHERE TRUE",
+    );
+    if let Some(after) = page.after {
+        sql.push(" AND id < ").push_bind(after.0);
+    }
+    if let Some(selector) = &scope.devices {
+        selector::push(&mut sql, "labels", selector);
+    }
+    sql.push(" ORDER BY id DESC LIMIT ").push_bind(page.limit());
+    let rows: Vec<Row> = sql.build_query_as().fetch_all(connection).await?;
     Ok(rows.into_iter().map(EnrollToken::from).collect())
 }
 

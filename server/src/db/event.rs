@@ -2,14 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    DeviceId, RolloutId,
+    DeviceId, RolloutId, Scope,
     event::{Cursor, Event, Field, Kind},
     filter::Filter,
 };
 use serde_json::{Map, Value};
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, error::BoxDynError};
 
-use super::page::PageRequest;
+use super::{page::PageRequest, selector};
 use crate::auth::Caller;
 
 /// An event to record.
@@ -82,12 +82,15 @@ pub struct Query {
     pub device: Option<DeviceId>,
     /// Those that concern this rollout.
     pub rollout: Option<RolloutId>,
+    /// Those of devices and of packages in it.
+    pub scope: Scope,
     /// Those that pass.
     pub filter: Filter<Field>,
 }
 
 impl Query {
-    /// A statement that reads events, up to its order.
+    /// A statement that reads events, up to its order, which has to name the table: a bare `transaction` would be the text
+    /// that is read, by which 10 comes before 9.
     fn select(&self) -> QueryBuilder<Postgres> {
         let mut sql = QueryBuilder::new(
             "SELECT id, transaction::TEXT AS transaction, at, kind, actor, actor_display_name, subject, device_id,
@@ -101,6 +104,7 @@ impl Query {
         if let Some(rollout) = self.rollout {
             sql.push(" AND rollout_id = ").push_bind(rollout.0);
         }
+        self.push_scope(&mut sql);
         for condition in self.filter.conditions() {
             sql.push(if condition.negated { " AND NOT (" } else { " AND (" });
             match condition.field {
@@ -116,6 +120,33 @@ impl Query {
             sql.push(")");
         }
         sql
+    }
+}
+
+impl Query {
+    /// Adds that an event is of a device in the scope, or of no device and of a package in it. What a deployment's event
+    /// says of its package counts as well.
+    fn push_scope(&self, sql: &mut QueryBuilder<Postgres>) {
+        let Scope { devices, packages } = &self.scope;
+        let prefix = packages.as_ref().map(|prefix| prefix.as_str().to_owned());
+        if self.scope.is_limited() {
+            sql.push(" AND (device_id IS NOT NULL OR starts_with(subject, ");
+            sql.push_bind(format!("packages/{}", prefix.as_deref().unwrap_or_default())).push("))");
+        }
+        if let Some(selector) = devices {
+            sql.push(" AND (device_id IS NULL OR EXISTS (SELECT FROM device WHERE device.id = event.device_id");
+            selector::push(sql, "device.labels", selector);
+            sql.push("))");
+        }
+        if let Some(prefix) = prefix {
+            sql.push(
+                " AND CASE WHEN starts_with(subject, 'deployments/') THEN EXISTS (
+                      SELECT FROM deployment
+                      JOIN package ON package.id = deployment.package_id
+                      WHERE deployment.id = substr(subject, 13)::UUID AND starts_with(package.name, ",
+            );
+            sql.push_bind(prefix).push(")) ELSE TRUE END");
+        }
     }
 }
 
@@ -220,7 +251,7 @@ pub async fn between(
     let mut sql = query.select();
     sql.push(" AND (transaction, id) > (").push_bind(after.transaction.to_string()).push("::TEXT::XID8, ");
     sql.push_bind(after.id).push(") AND transaction < ").push_bind(horizon.to_string()).push("::TEXT::XID8");
-    sql.push(" ORDER BY transaction, id LIMIT ").push_bind(limit);
+    sql.push(" ORDER BY event.transaction, event.id LIMIT ").push_bind(limit);
     read(connection, sql).await
 }
 
@@ -234,7 +265,10 @@ pub async fn through(
     let mut sql = Query::default().select();
     sql.push(" AND (transaction, id) > (").push_bind(after.transaction.to_string()).push("::TEXT::XID8, ");
     sql.push_bind(after.id).push(") AND (transaction, id) <= (").push_bind(last.transaction.to_string());
-    sql.push("::TEXT::XID8, ").push_bind(last.id).push(") ORDER BY transaction, id LIMIT ").push_bind(limit);
+    sql.push("::TEXT::XID8, ")
+        .push_bind(last.id)
+        .push(") ORDER BY event.transaction, event.id LIMIT ")
+        .push_bind(limit);
     read(connection, sql).await
 }
 

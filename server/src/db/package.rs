@@ -1,7 +1,7 @@
 //! Packages.
 
 use chrono::{DateTime, Utc};
-use ota_domain::{PackageId, PackageName, Version, package::Package};
+use ota_domain::{PackageId, PackageName, Scope, Version, package::Package, scope::PackagePrefix};
 use sqlx::PgConnection;
 
 use super::page::PageRequest;
@@ -43,8 +43,12 @@ pub async fn find(connection: &mut PgConnection, name: &PackageName) -> sqlx::Re
     Ok(row.map(Package::from))
 }
 
-/// Reads a page of packages, by name.
-pub async fn list(connection: &mut PgConnection, page: &PageRequest<PackageName>) -> sqlx::Result<Vec<Package>> {
+/// Reads a page of the packages in `scope`, by name.
+pub async fn list(
+    connection: &mut PgConnection,
+    page: &PageRequest<PackageName>,
+    scope: &Scope,
+) -> sqlx::Result<Vec<Package>> {
     let rows = sqlx::query_as!(
         Row,
         r#"SELECT id AS "id: PackageId", name AS "name: PackageName", description, created_at, revision,
@@ -52,11 +56,12 @@ pub async fn list(connection: &mut PgConnection, page: &PageRequest<PackageName>
                   (SELECT version FROM release WHERE package_id = package.id AND state = 'published'
                    ORDER BY release_counter DESC LIMIT 1) AS "latest_version: Version"
            FROM package
-           WHERE $1::TEXT IS NULL OR name > $1
+           WHERE ($1::TEXT IS NULL OR name > $1) AND ($3::TEXT IS NULL OR starts_with(name, $3))
            ORDER BY name
            LIMIT $2"#,
         page.after.as_ref().map(PackageName::as_str),
         page.limit(),
+        scope.packages.as_ref().map(PackagePrefix::as_str),
     )
     .fetch_all(connection)
     .await?;

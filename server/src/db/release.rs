@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    DeploymentId, Hardware, PackageId, PackageName, ReleaseId, Sha256Digest, Version, deployment,
+    DeploymentId, Hardware, PackageId, PackageName, ReleaseId, Scope, Sha256Digest, Version, deployment,
     release::{Draft, Installer, Payload, Release, State},
+    scope::PackagePrefix,
 };
 use ota_trust::metadata::Custom;
 use sqlx::PgConnection;
@@ -79,11 +80,12 @@ pub async fn find(
     Ok(row.map(Release::from))
 }
 
-/// Reads a page of the releases of one package or of all, newest first.
+/// Reads a page of the releases of one package or of all in `scope`, newest first.
 pub async fn list(
     connection: &mut PgConnection,
     package: Option<PackageId>,
     page: &PageRequest<ReleaseId>,
+    scope: &Scope,
 ) -> sqlx::Result<Vec<Release>> {
     let rows = sqlx::query_as!(
         Row,
@@ -96,11 +98,13 @@ pub async fn list(
            JOIN package ON package.id = release.package_id
            JOIN payload ON payload.sha256 = release.payload_sha256
            WHERE ($1::UUID IS NULL OR release.package_id = $1) AND ($2::UUID IS NULL OR release.id < $2)
+             AND ($4::TEXT IS NULL OR starts_with(package.name, $4))
            ORDER BY release.id DESC
            LIMIT $3"#,
         package.map(|package| package.0),
         page.after.map(|release| release.0),
         page.limit(),
+        scope.packages.as_ref().map(PackagePrefix::as_str),
     )
     .fetch_all(connection)
     .await?;
@@ -198,6 +202,24 @@ pub async fn is_running(connection: &mut PgConnection, package: &PackageName, ve
 pub async fn delete(connection: &mut PgConnection, id: ReleaseId) -> sqlx::Result<bool> {
     let done = sqlx::query!("DELETE FROM release WHERE id = $1", id.0).execute(connection).await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Whether releases install the payload, all of them of packages whose names begin otherwise.
+pub async fn only_outside(
+    connection: &mut PgConnection,
+    payload: Sha256Digest,
+    prefix: &PackagePrefix,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"SELECT COALESCE(bool_and(NOT starts_with(package.name, $2)), FALSE) AS "outside!"
+           FROM release
+           JOIN package ON package.id = release.package_id
+           WHERE release.payload_sha256 = $1"#,
+        payload as _,
+        prefix.as_str(),
+    )
+    .fetch_one(connection)
+    .await
 }
 
 /// Whether some release installs the payload.

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    DeviceId, Hardware, PackageId, PackageName, ReleaseId, RolloutId, Sha256Digest, Version, deployment, device,
+    DeviceId, Hardware, PackageId, PackageName, ReleaseId, RolloutId, Scope, Selector, Sha256Digest, Version,
+    deployment, device,
     release::{self, Payload},
     rollout::{Candidate, Counts, Draft, Rollout, State, Target},
 };
-use sqlx::{PgConnection, Postgres, QueryBuilder, error::BoxDynError};
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, error::BoxDynError};
 use uuid::Uuid;
 
 use super::{page::PageRequest, selector};
@@ -70,8 +71,13 @@ pub enum Hold {
     AsTheyAre,
 }
 
-/// The devices that `target` names or describes. A device that does not exist is left out.
-pub async fn candidates(connection: &mut PgConnection, target: &Target, hold: Hold) -> sqlx::Result<Vec<Candidate>> {
+/// The devices in `scope` that `target` names or describes. A device that does not exist is left out.
+pub async fn candidates(
+    connection: &mut PgConnection,
+    target: &Target,
+    scope: &Scope,
+    hold: Hold,
+) -> sqlx::Result<Vec<Candidate>> {
     let mut query = QueryBuilder::<Postgres>::new("SELECT id, state, hardware FROM device WHERE ");
     match target {
         Target::Devices(devices) => {
@@ -85,6 +91,9 @@ pub async fn candidates(connection: &mut PgConnection, target: &Target, hold: Ho
         Target::All => {
             query.push("state = 'accepted'");
         }
+    }
+    if let Some(own) = &scope.devices {
+        selector::push(&mut query, "labels", own);
     }
     if hold == Hold::AsTheyAre {
         query.push(" FOR SHARE");
@@ -212,35 +221,61 @@ pub async fn complete(connection: &mut PgConnection, now: DateTime<Utc>) -> sqlx
     .await
 }
 
-/// The devices of a rollout, in the order of their ids.
-async fn devices(connection: &mut PgConnection, id: RolloutId) -> sqlx::Result<Vec<DeviceId>> {
-    sqlx::query_scalar!(
-        r#"SELECT device_id AS "device: DeviceId" FROM deployment WHERE rollout_id = $1 ORDER BY device_id"#,
-        id.0,
-    )
-    .fetch_all(connection)
-    .await
+/// A device of the rollout that the selector does not choose, if there is one.
+pub async fn device_outside(
+    connection: &mut PgConnection,
+    id: RolloutId,
+    selector: &Selector,
+) -> sqlx::Result<Option<DeviceId>> {
+    let mut sql = QueryBuilder::<Postgres>::new(
+        "SELECT device.id
+         FROM deployment
+         JOIN device ON device.id = deployment.device_id
+         WHERE deployment.rollout_id = ",
+    );
+    sql.push_bind(id.0).push(" AND NOT (TRUE");
+    selector::push(&mut sql, "device.labels", selector);
+    sql.push(") LIMIT 1").build_query_scalar().fetch_optional(connection).await
 }
 
-/// The deployments of these rollouts by state.
-async fn counts(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<BTreeMap<RolloutId, Counts>> {
-    let rows = sqlx::query!(
-        r#"SELECT rollout_id AS "rollout: RolloutId", state AS "state: deployment::State", count(*) AS "count!"
-           FROM deployment
-           WHERE rollout_id = ANY($1)
-           GROUP BY rollout_id, state"#,
-        ids,
-    )
-    .fetch_all(connection)
-    .await?;
+/// Adds that the deployment's device is in the scope.
+fn push_device(sql: &mut QueryBuilder<Postgres>, scope: &Scope) {
+    if let Some(selector) = &scope.devices {
+        sql.push(" AND EXISTS (SELECT FROM device WHERE device.id = deployment.device_id");
+        selector::push(sql, "device.labels", selector);
+        sql.push(")");
+    }
+}
+
+/// The devices of a rollout that are in the scope, in the order of their ids.
+async fn devices(connection: &mut PgConnection, id: RolloutId, scope: &Scope) -> sqlx::Result<Vec<DeviceId>> {
+    let mut sql = QueryBuilder::<Postgres>::new("SELECT device_id FROM deployment WHERE rollout_id = ");
+    sql.push_bind(id.0);
+    push_device(&mut sql, scope);
+    sql.push(" ORDER BY device_id").build_query_scalar().fetch_all(connection).await
+}
+
+/// The deployments of these rollouts, on devices that are in the scope, by state.
+async fn counts(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    scope: &Scope,
+) -> sqlx::Result<BTreeMap<RolloutId, Counts>> {
+    let mut sql =
+        QueryBuilder::<Postgres>::new("SELECT rollout_id, state, count(*) FROM deployment WHERE rollout_id = ANY(");
+    sql.push_bind(ids).push(")");
+    push_device(&mut sql, scope);
+    sql.push(" GROUP BY rollout_id, state");
+    let rows: Vec<(RolloutId, deployment::State, i64)> = sql.build_query_as().fetch_all(connection).await?;
     let mut counts: BTreeMap<RolloutId, Counts> = BTreeMap::new();
-    for row in rows {
-        counts.entry(row.rollout).or_default().add(row.state, row.count.unsigned_abs());
+    for (rollout, state, count) in rows {
+        counts.entry(rollout).or_default().add(state, count.unsigned_abs());
     }
     Ok(counts)
 }
 
 /// A rollout's row with its release's name.
+#[derive(FromRow)]
 struct Row {
     id: RolloutId,
     package: PackageName,
@@ -277,25 +312,36 @@ impl Row {
     }
 }
 
-/// Reads a rollout with its counts and, where they were named, its devices.
-pub async fn get(connection: &mut PgConnection, id: RolloutId) -> sqlx::Result<Option<Rollout>> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"SELECT rollout.id AS "id: RolloutId", package.name AS "package: PackageName",
-                  release.version AS "version: Version", rollout.selector, rollout.all_devices,
-                  rollout.state AS "state: State", rollout.created_at, rollout.creator, rollout.ended_at
-           FROM rollout
-           JOIN release ON release.id = rollout.release_id
-           JOIN package ON package.id = release.package_id
-           WHERE rollout.id = $1"#,
-        id.0,
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
+/// A statement that reads rollouts of packages and with devices that are in the scope, up to its further conditions.
+fn select(scope: &Scope) -> QueryBuilder<Postgres> {
+    let mut sql = QueryBuilder::new(
+        "SELECT rollout.id, package.name AS package, release.version, rollout.selector, rollout.all_devices,
+                rollout.state, rollout.created_at, rollout.creator, rollout.ended_at
+         FROM rollout
+         JOIN release ON release.id = rollout.release_id
+         JOIN package ON package.id = release.package_id
+         WHERE TRUE",
+    );
+    if let Some(prefix) = &scope.packages {
+        sql.push(" AND starts_with(package.name, ").push_bind(prefix.as_str().to_owned()).push(")");
+    }
+    if scope.devices.is_some() {
+        sql.push(" AND EXISTS (SELECT FROM deployment WHERE deployment.rollout_id = rollout.id");
+        push_device(&mut sql, scope);
+        sql.push(")");
+    }
+    sql
+}
+
+/// Reads a rollout that is in the scope, with its counts and, where they were named, its devices.
+pub async fn get(connection: &mut PgConnection, id: RolloutId, scope: &Scope) -> sqlx::Result<Option<Rollout>> {
+    let mut sql = select(scope);
+    sql.push(" AND rollout.id = ").push_bind(id.0);
+    let row: Option<Row> = sql.build_query_as().fetch_optional(&mut *connection).await?;
     let Some(mut rollout) = row.map(Row::rollout).transpose()? else { return Ok(None) };
-    rollout.counts = counts(connection, &[id.0]).await?.remove(&id).unwrap_or_default();
+    rollout.counts = counts(connection, &[id.0], scope).await?.remove(&id).unwrap_or_default();
     if let Target::Devices(named) = &mut rollout.draft.target {
-        *named = devices(connection, id).await?;
+        *named = devices(connection, id, scope).await?;
     }
     Ok(Some(rollout))
 }
@@ -336,29 +382,19 @@ impl FromStr for Key {
     }
 }
 
-/// Reads a page of rollouts, newest first, with their counts. Devices that were named are left out: there may be 10,000
-/// in each.
-pub async fn list(connection: &mut PgConnection, page: &PageRequest<Key>) -> sqlx::Result<Vec<Rollout>> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT rollout.id AS "id: RolloutId", package.name AS "package: PackageName",
-                  release.version AS "version: Version", rollout.selector, rollout.all_devices,
-                  rollout.state AS "state: State", rollout.created_at, rollout.creator, rollout.ended_at
-           FROM rollout
-           JOIN release ON release.id = rollout.release_id
-           JOIN package ON package.id = release.package_id
-           WHERE $1::TIMESTAMPTZ IS NULL OR (rollout.created_at, rollout.id) < ($1, $2)
-           ORDER BY rollout.created_at DESC, rollout.id DESC
-           LIMIT $3"#,
-        page.after.map(|after| after.created_at),
-        page.after.map(|after| after.id.0),
-        page.limit(),
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+/// Reads a page of rollouts that are in the scope, newest first, with their counts. Devices that were named are left out:
+/// there may be 10,000 in each.
+pub async fn list(connection: &mut PgConnection, page: &PageRequest<Key>, scope: &Scope) -> sqlx::Result<Vec<Rollout>> {
+    let mut sql = select(scope);
+    if let Some(after) = page.after {
+        sql.push(" AND (rollout.created_at, rollout.id) < (").push_bind(after.created_at).push(", ");
+        sql.push_bind(after.id.0).push(")");
+    }
+    sql.push(" ORDER BY rollout.created_at DESC, rollout.id DESC LIMIT ").push_bind(page.limit());
+    let rows: Vec<Row> = sql.build_query_as().fetch_all(&mut *connection).await?;
     let mut rollouts = rows.into_iter().map(Row::rollout).collect::<sqlx::Result<Vec<_>>>()?;
     let ids: Vec<Uuid> = rollouts.iter().map(|rollout| rollout.id.0).collect();
-    let counts = counts(connection, &ids).await?;
+    let counts = counts(connection, &ids, scope).await?;
     for rollout in &mut rollouts {
         rollout.counts = counts.get(&rollout.id).copied().unwrap_or_default();
     }

@@ -1,7 +1,7 @@
 //! API tokens and roles.
 
 use chrono::{DateTime, Utc};
-use ota_domain::{Violation, Violations, api_token, role::Role};
+use ota_domain::{Scope, Violation, Violations, api_token, role::Role};
 
 use crate::{admin::v1, convert};
 
@@ -38,7 +38,30 @@ pub fn role(wire: i32) -> Option<Role> {
 pub fn draft(wire: v1::ApiToken, now: DateTime<Utc>) -> Result<api_token::Draft, Vec<Violation>> {
     let mut violations = Violations::default();
     let expires_at = convert::optional_time("api_token.expire_time", wire.expire_time.as_ref(), &mut violations);
-    api_token::Draft::new(wire.display_name, role(wire.role), expires_at, now, violations)
+    let scope = scope(wire.scope.unwrap_or_default(), &mut violations);
+    api_token::Draft::new(wire.display_name, role(wire.role), scope, expires_at, now, violations)
+}
+
+/// What a role is limited to, from the wire. An empty text limits nothing.
+fn scope(wire: v1::Scope, violations: &mut Violations) -> Scope {
+    let v1::Scope { device_selector, package_prefix } = wire;
+    let mut scope = Scope::default();
+    if !device_selector.is_empty() {
+        scope.devices = violations.take("api_token.scope.device_selector", device_selector.parse());
+    }
+    if !package_prefix.is_empty() {
+        scope.packages = violations.take("api_token.scope.package_prefix", package_prefix.parse());
+    }
+    scope
+}
+
+/// What a role is limited to, for the wire; `None` when it is not limited.
+#[must_use]
+pub fn wire_scope(scope: &Scope) -> Option<v1::Scope> {
+    scope.is_limited().then(|| v1::Scope {
+        device_selector: scope.devices.as_ref().map(ToString::to_string).unwrap_or_default(),
+        package_prefix: scope.packages.as_ref().map(ToString::to_string).unwrap_or_default(),
+    })
 }
 
 /// An API token for the wire.
@@ -52,7 +75,7 @@ pub fn api_token(token: &api_token::ApiToken) -> v1::ApiToken {
         create_time: Some(convert::timestamp(token.created_at)),
         last_use_time: token.last_used_at.map(convert::timestamp),
         revoke_time: token.revoked_at.map(convert::timestamp),
-        scope: None,
+        scope: wire_scope(&token.scope),
     }
 }
 

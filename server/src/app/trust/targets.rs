@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 
 use super::{invalid, outdated, refused, repository};
 use crate::{
-    app::{App, Result},
+    app::{App, Result, scope},
     auth::Caller,
     db::{self, event::NewEvent, release::Listed},
 };
@@ -26,7 +26,7 @@ const MOST_TOLD: usize = 20;
 ///
 /// # Errors
 /// `METADATA_OUTDATED` when another was published meanwhile; `METADATA_INVALID` for documents that no device would believe
-/// and for entries that are not as their releases.
+/// and for entries that are not as their releases; `OUT_OF_SCOPE` for a change to a package outside the caller's scope.
 pub async fn publish_targets(
     app: &App,
     caller: &Caller,
@@ -53,6 +53,12 @@ pub async fn publish_targets(
         .map(|(_, t)| *t)
         .collect();
     let removed: Vec<&Target> = old.iter().filter(|(path, _)| !new.contains_key(*path)).map(|(_, t)| *t).collect();
+    // What changes is held against the caller's scope by all its members, a raised floor too.
+    let changed = |one: &BTreeMap<&str, &Target>, other: &BTreeMap<&str, &Target>| {
+        let differs = |(path, target): &(&&str, &&Target)| other.get(**path) != Some(*target);
+        one.iter().filter(differs).map(|(_, target)| target.custom.package.clone()).collect::<Vec<_>>()
+    };
+    scope::may_publish(caller, changed(&old, &new).iter().chain(&changed(&new, &old)))?;
     check(&mut tx, &added).await?;
     db::release::mark_signed(&mut tx, &customs(&added), now).await?;
     db::release::mark_unsigned(&mut tx, &customs(&removed)).await?;

@@ -71,8 +71,9 @@ impl AccessService for Access {
     }
 
     async fn get_caller(&self, request: Request<GetCallerRequest>) -> Result<Response<GetCallerResponse>, Status> {
-        let principal = caller(&request).principal;
-        let role = match &principal {
+        let caller = caller(&request);
+        let principal = &caller.principal;
+        let role = match principal {
             Principal::Operator { role, .. } => Role::from(*role),
             Principal::Anonymous | Principal::Device(_) | Principal::Server => Role::Unspecified,
         };
@@ -80,7 +81,7 @@ impl AccessService for Access {
             name: principal.to_string(),
             display_name: principal.display_name().to_owned(),
             role: role.into(),
-            scope: None,
+            scope: wire::wire_scope(caller.scope()),
         }))
     }
 

@@ -53,7 +53,7 @@ impl Devices {
 impl DeviceService for Devices {
     async fn get_device(&self, request: Request<GetDeviceRequest>) -> Result<Response<GetDeviceResponse>, Status> {
         let id = name(&request.get_ref().name, DEVICE)?;
-        let device = devices::get(&self.app, id).await?;
+        let device = devices::get(&self.app, &caller(&request), id).await?;
         Ok(Response::new(GetDeviceResponse { device: Some(self.wire(device)) }))
     }
 
@@ -61,9 +61,10 @@ impl DeviceService for Devices {
         &self,
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
+        let caller = caller(&request);
         let wanted = request.into_inner();
         let page = page::request(wanted.page_size, &wanted.page_token)?;
-        let page = devices::list(&self.app, &wanted.selector, &wanted.filter, page, Utc::now()).await?;
+        let page = devices::list(&self.app, &caller, &wanted.selector, &wanted.filter, page, Utc::now()).await?;
         Ok(Response::new(ListDevicesResponse {
             devices: page.rows.into_iter().map(|device| self.wire(device)).collect(),
             next_page_token: page.next_token,
@@ -128,7 +129,7 @@ impl DeviceService for Devices {
         request: Request<ExplainDeviceRequest>,
     ) -> Result<Response<ExplainDeviceResponse>, Status> {
         let id = name(&request.get_ref().name, DEVICE)?;
-        let stories = devices::explain(&self.app, id, Utc::now()).await?;
+        let stories = devices::explain(&self.app, &caller(&request), id, Utc::now()).await?;
         let packages = stories.into_iter().map(|story| PackageExplanation {
             package: story.package.to_string(),
             running_version: story.running.map(|version| version.to_string()).unwrap_or_default(),

@@ -51,7 +51,7 @@ impl EnrollTokenService for EnrollTokens {
         request: Request<GetEnrollTokenRequest>,
     ) -> Result<Response<GetEnrollTokenResponse>, Status> {
         let id = name(&request.get_ref().name, ENROLL_TOKEN)?;
-        let token = enroll_tokens::get(&self.app, id).await?;
+        let token = enroll_tokens::get(&self.app, &caller(&request), id).await?;
         Ok(Response::new(GetEnrollTokenResponse { enroll_token: Some(wire::enroll_token(&token, now())) }))
     }
 
@@ -59,9 +59,10 @@ impl EnrollTokenService for EnrollTokens {
         &self,
         request: Request<ListEnrollTokensRequest>,
     ) -> Result<Response<ListEnrollTokensResponse>, Status> {
+        let caller = caller(&request);
         let (wanted, now) = (request.into_inner(), now());
         let page = page::request(wanted.page_size, &wanted.page_token)?;
-        let page = enroll_tokens::list(&self.app, page).await?;
+        let page = enroll_tokens::list(&self.app, &caller, page).await?;
         Ok(Response::new(ListEnrollTokensResponse {
             enroll_tokens: page.rows.iter().map(|token| wire::enroll_token(token, now)).collect(),
             next_page_token: page.next_token,

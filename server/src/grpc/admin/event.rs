@@ -39,11 +39,12 @@ impl Events {
 #[tonic::async_trait]
 impl EventService for Events {
     async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
+        let caller = caller(&request);
         let wanted = request.into_inner();
         let page = page::request(wanted.page_size, &wanted.page_token)?;
         let device = optional("device", &wanted.device, DEVICE)?;
         let rollout = optional("rollout", &wanted.rollout, ROLLOUT)?;
-        let page = events::list(&self.app, device, rollout, &wanted.filter, page).await?;
+        let page = events::list(&self.app, &caller, device, rollout, &wanted.filter, page).await?;
         Ok(Response::new(ListEventsResponse {
             events: page.rows.into_iter().map(wire::event).collect(),
             next_page_token: page.next_token,
@@ -73,9 +74,10 @@ impl EventService for Events {
         &self,
         request: Request<ListEventSealsRequest>,
     ) -> Result<Response<ListEventSealsResponse>, Status> {
+        let caller = caller(&request);
         let wanted = request.into_inner();
         let page = page::request(wanted.page_size, &wanted.page_token)?;
-        let page = event_seals::list(&self.app, &page).await?;
+        let page = event_seals::list(&self.app, &caller, &page).await?;
         Ok(Response::new(ListEventSealsResponse {
             seals: page.rows.into_iter().map(wire::seal).collect(),
             next_page_token: page.next_token,

@@ -79,14 +79,15 @@ impl PackageService for Packages {
     }
 
     async fn get_package(&self, request: Request<v1::GetPackageRequest>) -> Answer<v1::GetPackageResponse> {
-        let package = packages::get(&self.app, &package_name(&request.get_ref().name)?).await?;
+        let package = packages::get(&self.app, &caller(&request), &package_name(&request.get_ref().name)?).await?;
         Ok(Response::new(v1::GetPackageResponse { package: Some(convert::package(package)) }))
     }
 
     async fn list_packages(&self, request: Request<v1::ListPackagesRequest>) -> Answer<v1::ListPackagesResponse> {
+        let caller = caller(&request);
         let request = request.get_ref();
         let page = page::request(request.page_size, &request.page_token)?;
-        let page = packages::list(&self.app, &page).await?;
+        let page = packages::list(&self.app, &caller, &page).await?;
         Ok(Response::new(v1::ListPackagesResponse {
             packages: page.rows.into_iter().map(convert::package).collect(),
             next_page_token: page.next_token,
@@ -117,18 +118,19 @@ impl PackageService for Packages {
 
     async fn get_release(&self, request: Request<v1::GetReleaseRequest>) -> Answer<v1::GetReleaseResponse> {
         let (package, version) = release_name(&request.get_ref().name)?;
-        let release = releases::get(&self.app, &package, &version).await?;
+        let release = releases::get(&self.app, &caller(&request), &package, &version).await?;
         Ok(Response::new(v1::GetReleaseResponse { release: Some(convert::release(release)) }))
     }
 
     async fn list_releases(&self, request: Request<v1::ListReleasesRequest>) -> Answer<v1::ListReleasesResponse> {
+        let caller = caller(&request);
         let request = request.get_ref();
         let package = match request.parent.as_str() {
             "packages/-" => None,
             parent => Some(name::parse(parent, PACKAGE).map_err(|error| Error::invalid("parent", error))?),
         };
         let page = page::request::<ReleaseId>(request.page_size, &request.page_token)?;
-        let page = releases::list(&self.app, package.as_ref(), &page).await?;
+        let page = releases::list(&self.app, &caller, package.as_ref(), &page).await?;
         Ok(Response::new(v1::ListReleasesResponse {
             releases: page.rows.into_iter().map(convert::release).collect(),
             next_page_token: page.next_token,
@@ -195,7 +197,7 @@ impl PackageService for Packages {
     }
 
     async fn get_payload(&self, request: Request<v1::GetPayloadRequest>) -> Answer<v1::GetPayloadResponse> {
-        let stored = payloads::get(&self.app, payload_name(&request.get_ref().name)?).await?;
+        let stored = payloads::get(&self.app, &caller(&request), payload_name(&request.get_ref().name)?).await?;
         Ok(Response::new(v1::GetPayloadResponse { payload: Some(convert::payload(stored)) }))
     }
 
@@ -205,9 +207,10 @@ impl PackageService for Packages {
         &self,
         request: Request<v1::DownloadPayloadRequest>,
     ) -> Answer<Self::DownloadPayloadStream> {
+        let caller = caller(&request);
         let request = request.into_inner();
         let Download { reader, range } =
-            download::open_rest(&self.app, payload_name(&request.name)?, request.offset).await?;
+            download::open_rest(&self.app, &caller, payload_name(&request.name)?, request.offset).await?;
         Ok(Response::new(Box::pin(async_stream::try_stream! {
             let mut offset = range.start;
             while offset < range.end {

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     app::{self, App, Error, Reason, deployments, rollouts},
+    auth::Caller,
     db::{deployment::Query, page},
     grpc::{caller, not_implemented},
 };
@@ -56,13 +57,14 @@ impl RolloutService for Rollouts {
         &self,
         request: Request<PreviewRolloutRequest>,
     ) -> Result<Response<PreviewRolloutResponse>, Status> {
+        let caller = caller(&request);
         let (_, draft) = draft("", request.into_inner().rollout)?;
-        let preview = rollouts::preview(&self.app, &draft).await?;
+        let preview = rollouts::preview(&self.app, &caller, &draft).await?;
         Ok(Response::new(convert::preview(&preview)))
     }
 
     async fn get_rollout(&self, request: Request<GetRolloutRequest>) -> Result<Response<GetRolloutResponse>, Status> {
-        let rollout = rollouts::get(&self.app, rollout_id(&request.into_inner().name)?).await?;
+        let rollout = rollouts::get(&self.app, &caller(&request), rollout_id(&request.get_ref().name)?).await?;
         Ok(Response::new(GetRolloutResponse { rollout: Some(convert::rollout(&rollout)) }))
     }
 
@@ -70,8 +72,9 @@ impl RolloutService for Rollouts {
         &self,
         request: Request<ListRolloutsRequest>,
     ) -> Result<Response<ListRolloutsResponse>, Status> {
+        let caller = caller(&request);
         let told = request.into_inner();
-        let page = rollouts::list(&self.app, &page::request(told.page_size, &told.page_token)?).await?;
+        let page = rollouts::list(&self.app, &caller, &page::request(told.page_size, &told.page_token)?).await?;
         Ok(Response::new(ListRolloutsResponse {
             rollouts: page.rows.iter().map(convert::rollout).collect(),
             next_page_token: page.next_token,
@@ -111,7 +114,8 @@ impl RolloutService for Rollouts {
         &self,
         request: Request<GetDeploymentRequest>,
     ) -> Result<Response<GetDeploymentResponse>, Status> {
-        let deployment = deployments::get(&self.app, deployment_id(&request.into_inner().name)?).await?;
+        let id = deployment_id(&request.get_ref().name)?;
+        let deployment = deployments::get(&self.app, &caller(&request), id).await?;
         Ok(Response::new(GetDeploymentResponse { deployment: Some(convert::deployment(&deployment)) }))
     }
 
@@ -119,8 +123,9 @@ impl RolloutService for Rollouts {
         &self,
         request: Request<ListDeploymentsRequest>,
     ) -> Result<Response<ListDeploymentsResponse>, Status> {
+        let caller = caller(&request);
         let told = request.into_inner();
-        let query = query(&told)?;
+        let query = query(&caller, &told)?;
         let page = deployments::list(&self.app, &query, &page::request(told.page_size, &told.page_token)?).await?;
         Ok(Response::new(ListDeploymentsResponse {
             deployments: page.rows.iter().map(convert::deployment).collect(),
@@ -159,7 +164,7 @@ fn draft(rollout_id: &str, told: Option<wire::Rollout>) -> app::Result<(Option<R
     Ok(convert::draft(rollout_id, &told)?)
 }
 
-fn query(told: &ListDeploymentsRequest) -> app::Result<Query> {
+fn query(caller: &Caller, told: &ListDeploymentsRequest) -> app::Result<Query> {
     let mut violations = Violations::default();
     let rollout = match told.rollout.as_str() {
         "" => None,
@@ -170,7 +175,7 @@ fn query(told: &ListDeploymentsRequest) -> app::Result<Query> {
         device => violations.take("device", name::parse(device, convert::DEVICE)),
     };
     let filter = violations.take("filter", Filter::parse(&told.filter));
-    Ok(violations.finish(filter.map(|filter| Query { rollout, device, filter }))?)
+    Ok(violations.finish(filter.map(|filter| Query { rollout, device, scope: caller.scope().clone(), filter }))?)
 }
 
 fn rollout_id(text: &str) -> app::Result<RolloutId> {

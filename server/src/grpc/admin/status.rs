@@ -8,7 +8,10 @@ use ota_proto::{
 use ota_trust::metadata::Mode;
 use tonic::{Request, Response, Status};
 
-use crate::app::{App, status};
+use crate::{
+    app::{App, status},
+    grpc::caller,
+};
 
 /// Tells how the server and the fleet are.
 #[derive(Debug)]
@@ -27,8 +30,8 @@ impl StatusReport {
 
 #[tonic::async_trait]
 impl StatusService for StatusReport {
-    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        let status = status::get(&self.app, Utc::now()).await?;
+    async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        let status = status::get(&self.app, &caller(&request), Utc::now()).await?;
         let database = if self.app.settings.embedded_database { "embedded" } else { "external" };
         Ok(Response::new(GetStatusResponse {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
