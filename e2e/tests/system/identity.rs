@@ -1,5 +1,7 @@
 //! How a machine becomes a device and stays one, with the real programs on both sides.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
 use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use ota_e2e::{
