@@ -1,16 +1,14 @@
-//! What trust costs a check-in with nothing new: devices that are known by their certificates and tell which signed
-//! documents they hold, beside devices that do neither, both over TLS.
+//! What the certificates cost a check-in with nothing new: devices that are known by them beside devices with sessions,
+//! both over TLS.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use ota_proto::device::v1::{
-    CheckInRequest, MetadataVersions, RenewCertificateRequest, enrollment_service_client::EnrollmentServiceClient,
-};
+use ota_proto::device::v1::{RenewCertificateRequest, enrollment_service_client::EnrollmentServiceClient};
 use ota_tls::Identity;
 use tonic::Request;
 
-use super::{CONNECTIONS, Load, Options, Round, measured, request};
+use super::{CONNECTIONS, Load, Options, Round, measured};
 use crate::{
     figure::{Figure, round},
     fleet::{self, Device},
@@ -39,7 +37,7 @@ pub(super) async fn run(scratch: &Path, options: &Options) -> anyhow::Result<()>
     let statements = product.statements().await? - statements;
     let calls: usize = with_rounds.iter().chain(&without_rounds).map(|round| round.calls).sum();
     let of = |rounds: &[Round], value: fn(&Round) -> f64| rounds.iter().map(value).collect::<Vec<_>>();
-    let beside = "over TLS, by session, without signed documents";
+    let beside = "over TLS, by session";
     let rate = |rounds: &[Round]| of(rounds, |round| round.per_second);
     Figure::beside("check_in_trusted", "req/s", &rate(&with_rounds), beside, &rate(&without_rounds))
         .target("ratio >= 0.85")
@@ -67,8 +65,5 @@ async fn certified(product: &Product, devices: &Arc<[Device]>, in_flight: usize)
         load.channels.push(product::connect_as(&product.url, Some(identity)).await?);
     }
     load.sessions = false;
-    let newest =
-        MetadataVersions { image_root: 1, image_timestamp: 1, image_snapshot: 1, director_root: 1, director: 0 };
-    load.request = CheckInRequest { metadata: Some(newest), ..request() };
     Ok(load)
 }
