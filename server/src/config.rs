@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use crate::{auth::Network, tls};
+use crate::{
+    auth::{Network, limits::Rate},
+    tls,
+};
 
 /// Where things are and how they are done.
 #[derive(Debug, Clone, Args)]
@@ -34,6 +37,15 @@ pub struct Config {
     /// call (x-forwarded-for, else forwarded). Without any, the event log has the proxies' own addresses.
     #[arg(long, global = true, env = "OTA_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
+
+    /// How many devices may enrol from one address: so many at once, and as many again in each such time. Raise it where a
+    /// whole fleet comes from behind one address.
+    #[arg(long, global = true, env = "OTA_ENROLL_RATE", value_name = "CALLS/TIME", default_value = "5/1m")]
+    pub enroll_rate: Rate,
+
+    /// How often each device and each operator may call.
+    #[arg(long, global = true, env = "OTA_CALL_RATE", value_name = "CALLS/TIME", default_value = "10000/10s")]
+    pub call_rate: Rate,
 
     /// Where payloads are kept: a folder, or s3://bucket/prefix (with AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID and
     /// AWS_SECRET_ACCESS_KEY in the environment). Default: `blobs` in the data directory.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{self, App, Settings},
-    auth::TrustedProxies,
+    auth::{TrustedProxies, limits::Limits},
     blobs::{self, Blobs},
     config::Config,
     db,
@@ -212,6 +212,7 @@ impl Server {
                 embedded_database: database.cluster.is_some(),
                 tls: !config.tls.no_tls,
             },
+            limits: Arc::new(Limits::new(config.call_rate, config.enroll_rate)),
             trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies.clone())),
         };
         let tls = if config.tls.no_tls {

@@ -20,6 +20,7 @@ use proptest::{
     strategy::ValueTree as _,
     test_runner::TestRunner,
 };
+use prost::Message as _;
 use tonic::Code;
 
 /// What the hostile device says its agent is.
@@ -172,4 +173,102 @@ async fn ids_are_worth_nothing_without_the_key() {
     }
     let refusal = device::session(&server.channel(), victim.id(), attacker.key()).await.unwrap_err();
     assert_refused(&refusal, Code::Unauthenticated, "CREDENTIAL_INVALID");
+}
+
+/// What gives a device away: nothing of it is in any answer to another. The names and hashes of what it is to run are not
+/// among it: the list of what operators signed is the same for all devices.
+async fn traces(device: &TestDevice, deployment: &Deployment) -> Vec<Vec<u8>> {
+    let mut content = device.download(&payload(deployment).sha256, 0, 0).await.unwrap();
+    content.truncate(64);
+    vec![device.id().as_bytes().to_vec(), deployment.deployment.as_bytes().to_vec(), content]
+}
+
+/// The messages of the device API that a device may send, about its own work or about that of the other.
+fn calls(own: &Deployment, other: &Deployment) -> impl Strategy<Value = (&'static str, Bytes)> + use<> {
+    let either = prop_oneof![Just(own.clone()), Just(other.clone())];
+    (either, 0..6_u8, 0..12_i64, any::<[u8; 32]>()).prop_map(|(about, call, number, random)| {
+        let sha256 = payload(&about).sha256;
+        match call {
+            0 => {
+                let running = vec![RunningRelease {
+                    package: about.package.clone(),
+                    version: about.version.clone(),
+                    payload_sha256: sha256,
+                }];
+                let request = CheckInRequest { running, agent_version: "1.0.0".to_owned(), ..Default::default() };
+                ("/ota.device.v1.UpdateService/CheckIn", request.encode_to_vec().into())
+            }
+            1 => {
+                let nonce = Bytes::copy_from_slice(&random);
+                let request = CheckInRequest { agent_version: "1.0.0".to_owned(), nonce, ..Default::default() };
+                ("/ota.device.v1.UpdateService/CheckIn", request.encode_to_vec().into())
+            }
+            2 => {
+                let request = DownloadRequest { sha256, offset: number * 100, ..Default::default() };
+                ("/ota.device.v1.UpdateService/Download", request.encode_to_vec().into())
+            }
+            3 => {
+                let request = ReportProgressRequest {
+                    deployment: about.deployment.clone(),
+                    attempt: about.attempt,
+                    sequence: number,
+                    state: i32::try_from(number % 9).unwrap(),
+                    ..Default::default()
+                };
+                ("/ota.device.v1.UpdateService/ReportProgress", request.encode_to_vec().into())
+            }
+            4 => {
+                let inventory = Some(Inventory { hostname: about.package.clone(), ..Default::default() });
+                let request = ReportInventoryRequest { sha256: Bytes::copy_from_slice(&random), inventory };
+                ("/ota.device.v1.UpdateService/ReportInventory", request.encode_to_vec().into())
+            }
+            _ => ("/ota.device.v1.UpdateService/Watch", Bytes::new()),
+        }
+    })
+}
+
+/// Everything that a call is answered with: messages and what a refusal says. A watch is left after its first ring.
+async fn answered(client: &RawClient, path: &str, message: Bytes) -> Vec<u8> {
+    let mut told = Vec::new();
+    let mut stream = match client.open(path, message).await {
+        Ok(stream) => stream,
+        Err(status) => return format!("{status:?}").into_bytes(),
+    };
+    if path.ends_with("/Watch") {
+        return told;
+    }
+    loop {
+        match stream.message().await {
+            Ok(Some(answer)) => told.extend_from_slice(&answer),
+            Ok(None) => return told,
+            Err(status) => {
+                told.extend_from_slice(format!("{status:?}").as_bytes());
+                return told;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_devices_never_read_anything_of_each_other() {
+    const CALLS: usize = 300;
+    let server = TestServer::start().await;
+    let admin = server.admin();
+    let (one, first) = at_work(&admin, "alpha-app").await;
+    let (other, second) = at_work(&admin, "omega-app").await;
+    let (of_one, of_other) = (traces(&one, &first).await, traces(&other, &second).await);
+    let mut runner = TestRunner::deterministic();
+    for number in 0..CALLS {
+        let (caller, own, foreign, forbidden) =
+            if number % 2 == 0 { (&one, &first, &second, &of_other) } else { (&other, &second, &first, &of_one) };
+        let (path, message) = calls(own, foreign).new_tree(&mut runner).unwrap().current();
+        let client = RawClient::new(&server.url(), caller.bearer());
+        let told = answered(&client, path, message.clone()).await;
+        for trace in forbidden {
+            let contains = |bytes: &[u8]| bytes.windows(trace.len()).any(|window| window == trace.as_slice());
+            // A refusal may repeat what it was asked with.
+            let refused = told.starts_with(b"Status") && contains(&message);
+            assert!(!contains(&told) || refused, "{path}: {}", String::from_utf8_lossy(&told));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! How a use case fails, named for what the caller can do about it.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use ota_domain::Violation;
 
@@ -20,6 +20,11 @@ pub enum Error {
         reason: Reason,
         /// For a person.
         message: String,
+    },
+    /// Called too often. Call again after this time, the request as it is.
+    RateLimited {
+        /// How long to wait.
+        retry_after: Duration,
     },
     /// Call again later, the request as it is.
     Unavailable {
@@ -71,6 +76,9 @@ impl fmt::Display for Error {
                     .try_for_each(|violation| write!(f, "; {}: {}", violation.field, violation.description))
             }
             Self::Refused { message, .. } => f.write_str(message),
+            Self::RateLimited { retry_after } => {
+                write!(f, "too many calls; try again in {} s", retry_after.as_secs_f64().ceil())
+            }
             Self::Unavailable { dependency: Dependency::Database, .. } => f.write_str("the database does not answer"),
             Self::Unavailable { dependency: Dependency::BlobStore, .. } => {
                 f.write_str("the blob store does not answer")
@@ -84,7 +92,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Unavailable { source, .. } | Self::Internal(source) => Some(source.as_ref()),
-            Self::Invalid(_) | Self::Refused { .. } => None,
+            Self::Invalid(_) | Self::Refused { .. } | Self::RateLimited { .. } => None,
         }
     }
 }

@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 
-use crate::{auth::TrustedProxies, blobs::Blobs, fleet::Fleet, keys::Keyring};
+use crate::{
+    auth::{TrustedProxies, limits::Limits},
+    blobs::Blobs,
+    fleet::Fleet,
+    keys::Keyring,
+};
 
 pub mod access;
 pub mod check_in;
@@ -45,6 +50,8 @@ pub struct App {
     pub fleet: Arc<Fleet>,
     /// What the operator set.
     pub settings: Settings,
+    /// How often callers may call.
+    pub limits: Arc<Limits>,
     /// Proxies that are believed when they say for whom they call.
     pub trusted_proxies: Arc<TrustedProxies>,
 }

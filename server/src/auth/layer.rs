@@ -7,18 +7,21 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use axum::{Router, body::Body};
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use ota_domain::{role::Role, secret::BearerToken};
+use sha2::{Digest, Sha256};
 use tonic::Status;
 use tower::Service;
 use uuid::Uuid;
 
 use super::{
-    Caller, PeerAddress, Principal,
+    Caller, Identity, PeerAddress, Principal,
+    limits::{self, Claimed},
     policy::{self, Demand},
 };
 use crate::{
@@ -92,15 +95,66 @@ async fn admit(app: &App, request: &mut Request<Body>, request_id: &str) -> Resu
     let path = request.uri().path();
     let demand = policy::demand(path)
         .ok_or_else(|| Error::refused(Reason::NotImplemented, format!("{path} is not part of this server")))?;
+    let (source, now) = (source(app, request), Instant::now());
+    // A call from this machine, or from a proxy on it that nobody declared, has no address that is worth a limit.
+    let address = source.filter(|address| !address.is_loopback());
     let principal = match demand {
-        Demand::Nothing => Principal::Anonymous,
-        Demand::Device => device(app, request, Expired::Refused).await?,
-        Demand::EnrolledKey => device(app, request, Expired::Allowed).await?,
-        Demand::Operator(role) => operator(app, request.headers(), role).await?,
+        Demand::Nothing => {
+            if let Some(address) = address {
+                app.limits.anonymous(address, now)?;
+                if path == ENROLL {
+                    app.limits.enrollment(address, now)?;
+                }
+            }
+            Principal::Anonymous
+        }
+        Demand::Device => counted(app, Claimed::Device, address, now, device(app, request, Expired::Refused).await)?,
+        Demand::EnrolledKey => {
+            counted(app, Claimed::Device, address, now, device(app, request, Expired::Allowed).await)?
+        }
+        Demand::Operator(role) => {
+            let operator = operator(app, request.headers(), role, address, now).await;
+            counted(app, Claimed::Operator, address, now, operator)?
+        }
     };
-    let source = source(app, request);
+    if let Some(identity) = identity(&principal) {
+        app.limits.call(identity, now)?;
+    }
     request.extensions_mut().insert(Caller { principal, request_id: request_id.to_owned(), source });
     Ok(())
+}
+
+/// The one call without a credential that costs the database several writes.
+const ENROLL: &str = "/ota.device.v1.EnrollmentService/Enroll";
+
+/// Counts a credential that was refused against the address it came from.
+fn counted(
+    app: &App,
+    claimed: Claimed,
+    address: Option<IpAddr>,
+    now: Instant,
+    told: Result<Principal>,
+) -> Result<Principal> {
+    match (told, address) {
+        (Err(refusal @ Error::Refused { reason: Reason::CredentialInvalid, .. }), Some(address)) => {
+            Err(app.limits.refused(address, claimed, now, refusal))
+        }
+        (told, _) => told,
+    }
+}
+
+/// As whom the caller is limited.
+fn identity(principal: &Principal) -> Option<limits::Identity> {
+    match principal {
+        Principal::Device(device) => Some(limits::Identity(device.0.as_u128())),
+        Principal::Operator { identity: Identity::ApiToken(token), .. } => Some(limits::Identity(token.0.as_u128())),
+        Principal::Operator { identity: Identity::User { subject, .. }, .. } => {
+            let [hash @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _]: [u8; 32] =
+                Sha256::digest(subject.as_bytes()).into();
+            Some(limits::Identity(u128::from_be_bytes(hash)))
+        }
+        Principal::Anonymous | Principal::Server => None,
+    }
 }
 
 /// Where the request came from. `None` when the server that accepted its connection did not say.
@@ -172,9 +226,20 @@ async fn by_certificate(
     }
 }
 
-async fn operator(app: &App, headers: &HeaderMap, needed: Role) -> Result<Principal> {
+async fn operator(
+    app: &App,
+    headers: &HeaderMap,
+    needed: Role,
+    address: Option<IpAddr>,
+    now: Instant,
+) -> Result<Principal> {
     let principal = match bearer(headers)? {
-        BearerToken::Api { token, secret } => app::access::authenticate(app, token, &secret, Utc::now()).await?,
+        BearerToken::Api { token, secret } => {
+            if let Some(address) = address {
+                app.limits.may_try(address, limits::Identity(token.0.as_u128()), now)?;
+            }
+            app::access::authenticate(app, token, &secret, Utc::now()).await?
+        }
         BearerToken::Session(_) => {
             return Err(Error::refused(
                 Reason::RoleInsufficient,

@@ -5,6 +5,7 @@
 
 mod connection;
 mod layer;
+pub mod limits;
 pub mod policy;
 mod principal;
 pub mod session;

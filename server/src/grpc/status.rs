@@ -53,6 +53,12 @@ impl From<Error> for Status {
                 }
                 Self::with_error_details(reason.class().into(), message, details)
             }
+            Error::RateLimited { retry_after } => {
+                let reason = Reason::RateLimited;
+                let mut details = details(reason);
+                details.set_retry_info(Some(retry_after));
+                Self::with_error_details(reason.class().into(), message, details)
+            }
             Error::Unavailable { dependency, source } => {
                 tracing::warn!(error = %Chain(source.as_ref()), "{message}");
                 let mut details = details(match dependency {
