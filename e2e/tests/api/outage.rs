@@ -211,9 +211,14 @@ async fn known_devices_check_in_and_download_while_postgres_is_gone() {
     let (device, stranger) = (admin.enroll().await, admin.enroll().await);
     let bytes = unique_payload(1_000_000);
     let release = admin.publish("app", "1.0.0", &bytes).await;
+    let watch = admin.events().watch_events(ota_proto::admin::v1::WatchEventsRequest::default()).await;
+    let mut events = watch.unwrap().into_inner();
     admin.assign(&release, &[&device]).await;
     let deployment = device.granted().await;
     let sha256 = ota_e2e::device::payload(&deployment).sha256;
+    // Notifications come in the order of commits: once this one is here, none before it makes the server forget.
+    while events.message().await.unwrap().expect("an event").event.unwrap().kind != "deployment.granted" {}
+    drop(events);
     cluster.stop().await;
 
     for _ in 0..50 {
