@@ -499,7 +499,7 @@ impl Attempt {
             }
             Self::CancelDeployment(index) => {
                 let name = fleet.deployments[index].clone();
-                text(rollouts.cancel_deployment(api::CancelDeploymentRequest { name, ..Default::default() })).await
+                text(rollouts.cancel_deployment(api::CancelDeploymentRequest { name })).await
             }
             Self::RetryDeployment(index) => {
                 let name = fleet.deployments[index].clone();
