@@ -1,7 +1,6 @@
 //! Recomputes the chain of hashes over the event log, so that nobody has to believe the server that it is whole.
 //!
-//! The hash after an event is SHA-256(hash before ‖ SHA-256(its record)); a seal gives the hashes before and after the
-//! records it covers. Whoever changes, removes or inserts a record changes every hash from there on, and with the last
+//! [`verify_seal`] checks each seal against the one before it and the records it covers. Whoever changes, removes or inserts a record changes every hash from there on, and with the last
 //! hash kept elsewhere even a chain that was computed anew is noticed.
 
 use std::{
@@ -10,61 +9,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ota_domain::Sha256Digest;
-use ota_proto::admin::v1::EventSeal;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use ota_domain::{
+    Sha256Digest,
+    event::{BrokenSeal, Head, verify_seal},
+};
+use ota_proto::{admin::v1::EventSeal, convert::admin::event::read_seal};
 
 use crate::error::Failure;
 
 /// Most bytes of a file with a remembered seal.
 const MAX_FILE_BYTES: u64 = 4096;
 
-/// A seal that was found to be right: everything up to it is as it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
-    /// The seal's number.
-    pub number: i64,
-    /// The hash after its last record.
-    pub sha256: Sha256Digest,
-}
-
 /// Why a chain is not right. Says where it first is not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    /// A seal is missing, or there is one too many.
-    #[error("seal {expected} is missing: the next one is {found}")]
-    Gap {
-        /// The number that should come.
-        expected: i64,
-        /// The number that came.
-        found: i64,
-    },
+    /// It does not continue the one before it, or does not fit its records.
+    #[error(transparent)]
+    Seal(#[from] BrokenSeal),
     /// A hash is no SHA-256.
     #[error("seal {number} has no whole hash")]
     Form {
         /// The seal.
         number: i64,
-    },
-    /// A seal does not begin where the one before it ended.
-    #[error("seal {number} does not follow the one before it: that ends with {expected}, this begins with {found}")]
-    Link {
-        /// The seal.
-        number: i64,
-        /// The hash that the seal before ends with.
-        expected: Sha256Digest,
-        /// The hash that this one says it begins with.
-        found: Sha256Digest,
-    },
-    /// The records do not give the hash.
-    #[error("seal {number} does not fit its records: they give {computed}, it says {found}")]
-    Records {
-        /// The seal.
-        number: i64,
-        /// What the records give.
-        computed: Sha256Digest,
-        /// What the seal says.
-        found: Sha256Digest,
     },
     /// The chain is right in itself, but another one than before.
     #[error("seal {number} was another one before: its hash was {expected}, now it is {found}")]
@@ -97,29 +63,19 @@ pub struct Chain {
 impl Chain {
     /// Begins before the first seal. `remembered` is a seal that an earlier walk found to be right.
     pub fn new(remembered: Option<Head>) -> Self {
-        Self { head: Head { number: 0, sha256: Sha256Digest([0; 32]) }, records: 0, remembered }
+        Self { head: Head::START, records: 0, remembered }
     }
 
     /// Checks the next seal.
-    pub fn next(&mut self, seal: &EventSeal) -> Result<(), Broken> {
+    pub fn next(&mut self, seal: EventSeal) -> Result<(), Broken> {
         let number = seal.number;
-        let expected = self.head.number + 1;
-        if number != expected {
-            return Err(Broken::Gap { expected, found: number });
+        let seal = read_seal(seal).map_err(|_| Broken::Form { number })?;
+        let head = verify_seal(self.head, &seal)?;
+        if let Some(known) = self.remembered.filter(|known| known.number == head.number && known.sha256 != head.sha256)
+        {
+            return Err(Broken::Rewritten { number, expected: known.sha256, found: head.sha256 });
         }
-        let digest = |bytes: &[u8]| Sha256Digest::try_from(bytes).map_err(|_| Broken::Form { number });
-        let (previous, sha256) = (digest(&seal.previous_sha256)?, digest(&seal.sha256)?);
-        if previous != self.head.sha256 {
-            return Err(Broken::Link { number, expected: self.head.sha256, found: previous });
-        }
-        let computed = seal.records.iter().fold(previous, |before, record| after(before, record));
-        if computed != sha256 {
-            return Err(Broken::Records { number, computed, found: sha256 });
-        }
-        if let Some(known) = self.remembered.filter(|known| known.number == number && known.sha256 != sha256) {
-            return Err(Broken::Rewritten { number, expected: known.sha256, found: sha256 });
-        }
-        self.head = Head { number, sha256 };
+        self.head = head;
         self.records += seal.records.len() as u64;
         Ok(())
     }
@@ -147,12 +103,6 @@ pub struct Walked {
     pub head: Head,
     /// How many records it covers.
     pub records: u64,
-}
-
-/// Returns the hash after a record.
-fn after(before: Sha256Digest, record: &str) -> Sha256Digest {
-    let record = Sha256::digest(record.as_bytes());
-    Sha256Digest(Sha256::new().chain_update(before.0).chain_update(record).finalize().into())
 }
 
 /// Reads the seal that an earlier run remembered. A file that does not exist remembers none.

@@ -1,14 +1,15 @@
+use ota_domain::event::seal::extend;
 use proptest::prelude::*;
 
 use super::*;
 
 /// Seals the records of each list, one after the other.
 fn sealed(lists: &[&[&str]]) -> Vec<EventSeal> {
-    let mut head = Sha256Digest([0; 32]);
+    let mut head = Head::START.sha256;
     let mut seals = Vec::new();
     for (at, records) in lists.iter().enumerate() {
         let previous = head;
-        head = records.iter().fold(head, |before, record| after(before, record));
+        head = records.iter().fold(head, |before, record| extend(before, record));
         seals.push(EventSeal {
             number: at as i64 + 1,
             records: records.iter().map(|record| (*record).to_owned()).collect(),
@@ -26,7 +27,7 @@ fn log() -> Vec<EventSeal> {
 
 fn walk(seals: &[EventSeal], remembered: Option<Head>) -> Result<Walked, Broken> {
     let mut chain = Chain::new(remembered);
-    seals.iter().try_for_each(|seal| chain.next(seal))?;
+    seals.iter().try_for_each(|seal| chain.next(seal.clone()))?;
     chain.end()
 }
 
@@ -34,7 +35,7 @@ fn walk(seals: &[EventSeal], remembered: Option<Head>) -> Result<Walked, Broken>
 fn a_hash_is_over_the_hash_before_and_the_records_own() {
     // From another program: sha256(32 zeros || sha256("x")).
     let expected = "7f85193790de75e46b70bfec3614098f47332a6993dabac6e38ad35f47df5da4";
-    assert_eq!(after(Sha256Digest([0; 32]), "x").to_string(), expected);
+    assert_eq!(extend(Head::START.sha256, "x").to_string(), expected);
 }
 
 #[test]
@@ -48,26 +49,26 @@ fn a_whole_log_is_right() {
 fn a_changed_record_breaks_its_seal() {
     let mut seals = log();
     seals[1].records[0] = "{\"a\":9}".to_owned();
-    assert!(matches!(walk(&seals, None), Err(Broken::Records { number: 2, .. })));
+    assert!(matches!(walk(&seals, None), Err(Broken::Seal(BrokenSeal::Records { number: 2, .. }))));
 }
 
 #[test]
 fn a_missing_seal_and_a_missing_record_are_noticed() {
     let mut seals = log();
     seals.remove(1);
-    assert_eq!(walk(&seals, None), Err(Broken::Gap { expected: 2, found: 3 }));
+    assert_eq!(walk(&seals, None), Err(Broken::Seal(BrokenSeal::Number { after: 1, found: 3 })));
     seals[1].number = 2;
-    assert!(matches!(walk(&seals, None), Err(Broken::Link { number: 2, .. })));
+    assert!(matches!(walk(&seals, None), Err(Broken::Seal(BrokenSeal::Previous { number: 2, .. }))));
     let mut seals = log();
     seals[2].records.pop();
-    assert!(matches!(walk(&seals, None), Err(Broken::Records { number: 3, .. })));
+    assert!(matches!(walk(&seals, None), Err(Broken::Seal(BrokenSeal::Records { number: 3, .. }))));
 }
 
 #[test]
 fn records_that_changed_places_are_noticed() {
     let mut seals = log();
     seals[0].records.swap(0, 1);
-    assert!(matches!(walk(&seals, None), Err(Broken::Records { number: 1, .. })));
+    assert!(matches!(walk(&seals, None), Err(Broken::Seal(BrokenSeal::Records { number: 1, .. }))));
 }
 
 #[test]
@@ -77,6 +78,13 @@ fn a_log_that_was_sealed_anew_is_noticed_by_who_remembers_the_old_one() {
     let forged = sealed(&[&["{\"a\":1}"], &["{\"a\":3}"], &["{\"a\":4}"]]);
     assert!(matches!(walk(&forged, Some(before)), Err(Broken::Rewritten { number: 2, .. })));
     assert_eq!(walk(&log()[..1], Some(before)), Err(Broken::Shortened { expected: 2, last: 1 }));
+}
+
+#[test]
+fn a_seal_without_a_whole_hash_is_noticed() {
+    let mut seals = log();
+    seals[1].sha256.truncate(31);
+    assert_eq!(walk(&seals, None), Err(Broken::Form { number: 2 }));
 }
 
 #[test]

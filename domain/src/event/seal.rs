@@ -1,6 +1,7 @@
 //! The chain over the record of events, and its verification.
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::Sha256Digest;
@@ -27,7 +28,7 @@ pub struct Seal {
 }
 
 /// Where the chain stands: behind which seal, with which hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The seal's number; 0 before the first.
     pub number: i64,

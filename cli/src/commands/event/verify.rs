@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use ota_proto::admin::v1::{EventSeal, ListEventSealsRequest};
+use ota_proto::admin::v1::ListEventSealsRequest;
 use serde_json::json;
 
 use crate::{
@@ -82,9 +82,10 @@ async fn walk(
             client.events().list_event_seals(request).await
         };
         let page = patiently(session.messages, "reading the log", fetch).await?.into_inner();
-        for seal in &page.seals {
-            chain.next(seal).map_err(|broken| failure(&broken, &chain, Some(seal)))?;
-            newest = seal.time;
+        for seal in page.seals {
+            let made = seal.time;
+            chain.next(seal).map_err(|broken| failure(&broken, &chain, made.as_ref()))?;
+            newest = made;
         }
         token = page.next_page_token;
         if token.is_empty() {
@@ -96,8 +97,8 @@ async fn walk(
 }
 
 /// Says which seal is wrong, how, and what that means.
-fn failure(broken: &Broken, chain: &Chain, seal: Option<&EventSeal>) -> Failure {
-    let made = seal.map(|seal| format!("the seal was made {}", time::exact(seal.time.as_ref())));
+fn failure(broken: &Broken, chain: &Chain, made: Option<&prost_types::Timestamp>) -> Failure {
+    let made = made.map(|made| format!("the seal was made {}", time::exact(Some(made))));
     let right = text::count(chain.seals(), "seal");
     Failure::failed(format!("the event log was changed: {broken}"))
         .details(made.into_iter().chain([format!("{right} before it fit")]))
