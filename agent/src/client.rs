@@ -39,6 +39,10 @@ pub use report::{Report, Stage};
 /// How long to wait for the answer to a call that is no stream.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most bytes of an answer. One carries several signed documents, of which targets alone may have 5 MiB
+/// ([`Role::max_bytes`](ota_trust::metadata::Role::max_bytes)): the 4 MiB that are usual would keep a device from them.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
 /// The server as one device sees it.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -112,7 +116,8 @@ impl Client {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let call = |transport| {
-            let answer = call(UpdateServiceClient::new(transport), timed(request.clone()));
+            let service = UpdateServiceClient::new(transport).max_decoding_message_size(MAX_ANSWER_BYTES);
+            let answer = call(service, timed(request.clone()));
             async { Ok(answer.await?.into_inner()) }
         };
         self.access.call(call).await
