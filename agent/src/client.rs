@@ -133,7 +133,7 @@ impl Client {
             time_zone: check_in.time_zone.to_owned(),
             nonce: check_in.trust.nonce.map(|nonce| nonce.to_vec().into()).unwrap_or_default(),
             metadata: check_in.trust.versions.as_ref().map(metadata::versions_to_wire),
-            trust_fault: metadata::fault_to_wire(check_in.trust.fault).into(),
+            trust_fault: convert::device::trust_fault::to_wire(check_in.trust.fault).into(),
         };
         let answer = self.ask(request, async |mut service, request| service.check_in(request).await).await?;
         Ok(Answer::from_wire(answer))

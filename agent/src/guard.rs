@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use ota_domain::DeviceId;
 use ota_trust::device::{Order, Trusted, Update};
-use ota_trust::{Fault, TrustError};
+use ota_trust::{Because as _, Fault, TrustError};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 

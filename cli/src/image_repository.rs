@@ -7,7 +7,7 @@ mod store;
 
 use chrono::{DateTime, Utc};
 use ota_proto::admin::v1::{ErrorReason, GetMetadataRequest, Repository as WireRepository};
-use ota_trust::{Fault, Repository, TrustError, metadata::Role, verify::MAX_ROOT_STEPS};
+use ota_trust::{Because as _, Fault, Repository, TrustError, metadata::Role, verify::MAX_ROOT_STEPS};
 use tonic::Status;
 
 use crate::{

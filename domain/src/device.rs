@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceId, EnrollTokenId, Hardware, Labels, Sha256Digest, filter, inventory::Inventory};
+use crate::{DeviceId, EnrollTokenId, Hardware, Labels, Sha256Digest, TrustFault, filter, inventory::Inventory};
 
 /// One machine of the fleet, as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct Device {
     /// Others, pending or accepted, that say they are the same machine and have another key. Empty for a device that is
     /// neither.
     pub identity_conflicts: Vec<DeviceId>,
+    /// Why it did not believe what the server last sent it, when it did not.
+    pub trust_fault: Option<TrustFault>,
 }
 
 /// A device's last sign of life.

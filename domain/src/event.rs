@@ -138,6 +138,10 @@ kinds! {
     DeviceLabeled = "device.labeled",
     /// A device runs another release than it did.
     DeviceRunningChanged = "device.running_changed",
+    /// A device does not believe what the server sent it.
+    DeviceTrustFault = "device.trust_fault",
+    /// A device believes the server again.
+    DeviceTrustRestored = "device.trust_restored",
     /// An enrolment token was made.
     EnrollTokenCreated = "enroll_token.created",
     /// An enrolment token was revoked.

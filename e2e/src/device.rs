@@ -7,7 +7,7 @@ use ota_domain::{Sha256Digest, secret::EnrollmentString};
 use ota_proto::device::v1::{
     CheckInRequest, CheckInResponse, CreateChallengeRequest, CreateSessionRequest, Deployment, DeploymentState,
     DownloadRequest, EncodingKind, EnrollRequest, EnrollmentState, MetadataVersions, Payload, RenewCertificateRequest,
-    ReportProgressRequest, RunningRelease, Verdict, WatchRequest, WatchResponse,
+    ReportProgressRequest, RunningRelease, TrustFault, Verdict, WatchRequest, WatchResponse,
     enrollment_service_client::EnrollmentServiceClient, update_service_client::UpdateServiceClient,
 };
 use ota_tls::{Identity, SeenCertificates, ServerTrust};
@@ -32,6 +32,21 @@ pub struct TestDevice {
     certificate: Bytes,
     bearer: Bearer,
     channel: Channel,
+}
+
+/// A check-in of a device that has checked in before: with less metadata it would be brought up to date each time.
+fn asking() -> CheckInRequest {
+    CheckInRequest {
+        agent_version: "1.0.0".to_owned(),
+        metadata: Some(MetadataVersions {
+            image_root: 1,
+            image_timestamp: 1,
+            image_snapshot: 1,
+            director_root: 1,
+            director: 1,
+        }),
+        ..Default::default()
+    }
 }
 
 impl TestDevice {
@@ -179,19 +194,16 @@ impl TestDevice {
     /// # Errors
     /// When refused.
     pub async fn check_in_running(&self, running: &[RunningRelease]) -> Result<CheckInResponse, Status> {
-        let request = CheckInRequest {
-            running: running.to_vec(),
-            agent_version: "1.0.0".to_owned(),
-            // What a device holds that has checked in before: with less it would be brought up to date each time.
-            metadata: Some(MetadataVersions {
-                image_root: 1,
-                image_timestamp: 1,
-                image_snapshot: 1,
-                director_root: 1,
-                director: 1,
-            }),
-            ..Default::default()
-        };
+        let request = CheckInRequest { running: running.to_vec(), ..asking() };
+        Ok(self.updates().check_in(request).await?.into_inner())
+    }
+
+    /// Checks in, running nothing and not believing what the last check-in brought. Unspecified is belief.
+    ///
+    /// # Errors
+    /// When refused.
+    pub async fn check_in_doubting(&self, fault: TrustFault) -> Result<CheckInResponse, Status> {
+        let request = CheckInRequest { trust_fault: fault.into(), ..asking() };
         Ok(self.updates().check_in(request).await?.into_inner())
     }
 

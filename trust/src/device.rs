@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use self::stored::Stored;
 use crate::{
-    fault::{Fault, TrustError},
+    fault::{Because as _, Fault, TrustError},
     metadata::{Custom, Role, Target, target_path},
     verify::{Repository, Versions},
 };

@@ -2,34 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+pub use ota_domain::TrustFault as Fault;
 use sigstore_tuf::Error as TufError;
 
 use crate::metadata::ReadError;
-
-/// The attack that a failed check guards against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// A signature is missing or wrong, or a document is not what it should be.
-    Arbitrary,
-    /// A version, a release counter or a time is lower than one seen before.
-    Rollback,
-    /// A document has expired, or the answer to the nonce is wrong.
-    Freeze,
-    /// Documents do not belong together.
-    MixAndMatch,
-    /// The documents are another device's.
-    OtherDevice,
-    /// The release is not for this hardware.
-    Hardware,
-    /// The two repositories do not agree, or one of them does not know the release.
-    Disagreement,
-    /// A document is larger, or there are more of them, than allowed.
-    Endless,
-    /// The device's own record of trust is damaged.
-    Store,
-}
 
 /// A check failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,26 +24,15 @@ impl fmt::Display for TrustError {
 
 impl std::error::Error for TrustError {}
 
-impl Fault {
-    /// Its name in lower case.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Arbitrary => "arbitrary",
-            Self::Rollback => "rollback",
-            Self::Freeze => "freeze",
-            Self::MixAndMatch => "mix_and_match",
-            Self::OtherDevice => "other_device",
-            Self::Hardware => "hardware",
-            Self::Disagreement => "disagreement",
-            Self::Endless => "endless",
-            Self::Store => "store",
-        }
-    }
-
+/// Makes errors of faults.
+pub trait Because {
     /// An error of this kind.
     #[must_use]
-    pub fn because(self, message: impl Into<String>) -> TrustError {
+    fn because(self, message: impl Into<String>) -> TrustError;
+}
+
+impl Because for Fault {
+    fn because(self, message: impl Into<String>) -> TrustError {
         TrustError { fault: self, message: message.into() }
     }
 }

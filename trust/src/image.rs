@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use ota_domain::PackageName;
 
 use crate::{
-    fault::{Fault, TrustError},
+    fault::{Because as _, Fault, TrustError},
     key::{KeyId, PublicKey, SignError, Signer},
     metadata::{self, Bins, Role, Snapshot, Target, Targets, Timestamp, file_name, read},
     verify::{Repository, Versions},

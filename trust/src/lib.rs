@@ -19,5 +19,5 @@ pub mod pin;
 pub mod verify;
 
 pub use device::{Order, Trusted, Update};
-pub use fault::{Fault, TrustError};
+pub use fault::{Because, Fault, TrustError};
 pub use verify::Repository;

@@ -13,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sigstore_tuf::{Error as TufError, Metadata, TrustedMetadataSet};
 
 use crate::{
-    fault::{Fault, TrustError},
+    fault::{Because as _, Fault, TrustError},
     metadata::{Role, Root, Snapshot, Targets, Timestamp, file_name, read},
 };
 

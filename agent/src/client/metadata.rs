@@ -41,18 +41,3 @@ pub(super) fn update(update: wire::MetadataUpdate) -> Update {
         freshness: some(update.freshness),
     }
 }
-
-pub(super) fn fault_to_wire(fault: Option<Fault>) -> wire::TrustFault {
-    match fault {
-        None => wire::TrustFault::Unspecified,
-        Some(Fault::Arbitrary) => wire::TrustFault::Arbitrary,
-        Some(Fault::Rollback) => wire::TrustFault::Rollback,
-        Some(Fault::Freeze) => wire::TrustFault::Freeze,
-        Some(Fault::MixAndMatch) => wire::TrustFault::MixAndMatch,
-        Some(Fault::OtherDevice) => wire::TrustFault::OtherDevice,
-        Some(Fault::Hardware) => wire::TrustFault::Hardware,
-        Some(Fault::Disagreement) => wire::TrustFault::Disagreement,
-        Some(Fault::Endless) => wire::TrustFault::Endless,
-        Some(Fault::Store) => wire::TrustFault::Store,
-    }
-}

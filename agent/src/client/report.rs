@@ -2,9 +2,9 @@
 
 use ota_domain::DeploymentId;
 use ota_domain::device::Running;
+use ota_proto::convert::device::trust_fault;
 use ota_proto::device::v1 as wire;
 
-use super::metadata::fault_to_wire;
 use crate::failure::{Failure, FailureCode};
 
 /// How far a deployment is.
@@ -86,7 +86,7 @@ fn failure_to_wire(failure: &Failure) -> wire::Failure {
         code: code.into(),
         message: failure.message.clone(),
         log_tail: failure.log_tail.clone(),
-        trust_fault: fault_to_wire(failure.trust_fault).into(),
+        trust_fault: trust_fault::to_wire(failure.trust_fault).into(),
     }
 }
 

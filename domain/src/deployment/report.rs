@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, State};
-use crate::{DeploymentId, PackageName, Sha256Digest, Violations, device::Running};
+use crate::{DeploymentId, PackageName, Sha256Digest, TrustFault, Violations, device::Running};
 
 /// What a device can say of its own work: the states it may report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,6 +82,8 @@ pub struct Report {
     pub bytes_done: u64,
     /// Why it did not work, when it did not.
     pub failure: Option<Failure>,
+    /// Which check of signed metadata failed. Only with [`FailureCode::Trust`](super::FailureCode::Trust).
+    pub trust_fault: Option<TrustFault>,
     /// What the device runs, when [`Progress::tells_running`].
     pub running: Vec<Running>,
 }

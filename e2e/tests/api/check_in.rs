@@ -8,7 +8,10 @@ use ota_e2e::{
     eventually,
     operator::unique_payload,
 };
-use ota_proto::device::v1::{CheckInRequest, RunningRelease};
+use ota_proto::{
+    admin::v1::GetStatusRequest,
+    device::v1::{CheckInRequest, RunningRelease, TrustFault},
+};
 use sqlx::PgPool;
 
 fn release(package: &str, version: &str) -> RunningRelease {
@@ -98,6 +101,50 @@ async fn what_a_device_runs_is_recorded_once() {
     device.check_in().await.unwrap();
     assert_eq!(changes().await, 3);
     assert!(server.admin().device(&device.name()).await.running.is_empty());
+}
+
+#[tokio::test]
+async fn a_trust_fault_is_shown_and_forgotten_when_the_device_believes_again() {
+    let server = TestServer::start().await;
+    let admin = server.admin();
+    let device = admin.enroll().await;
+    let disbelieving = |warning: &String| warning.contains("does not believe");
+    let shown = || async {
+        let fault = admin.device(&device.name()).await.trust_fault;
+        let status = admin.status().get_status(GetStatusRequest {}).await.unwrap().into_inner();
+        (fault, status.warnings.iter().any(disbelieving))
+    };
+    assert_eq!(shown().await, (String::new(), false));
+    for fault in [TrustFault::MixAndMatch, TrustFault::MixAndMatch, TrustFault::Rollback] {
+        device.check_in_doubting(fault).await.unwrap();
+    }
+    assert_eq!(shown().await, ("ROLLBACK".to_owned(), true));
+    device.check_in_doubting(TrustFault::Unspecified).await.unwrap();
+    assert_eq!(shown().await, (String::new(), false));
+
+    let events = admin.events_of(&device.name()).await;
+    let told = events.iter().filter(|event| event.kind.starts_with("device.trust_"));
+    let mut told: Vec<_> = told.map(|event| (event.kind.as_str(), event.details.get("fault").cloned())).collect();
+    told.sort();
+    let fault = |name: &str| ("device.trust_fault", Some(name.to_owned()));
+    assert_eq!(told, [fault("mix_and_match"), fault("rollback"), ("device.trust_restored", None)]);
+}
+
+#[tokio::test]
+async fn a_repeated_trust_fault_costs_no_statement() {
+    const REPEATS: i64 = 2_000;
+    let idle = TestServer::start().await;
+    let device = idle.admin().enroll().await;
+    device.check_in_doubting(TrustFault::Freeze).await.unwrap();
+    let before = transactions(idle.pool()).await;
+    let server = idle.replica().await;
+    let device = device.at(&server.url());
+    for _ in 0..REPEATS {
+        device.check_in_doubting(TrustFault::Freeze).await.unwrap();
+    }
+    server.stop().await;
+    let cost = transactions(idle.pool()).await - before;
+    assert!(cost < REPEATS / 2, "{REPEATS} check-ins with the same fault cost {cost} transactions");
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ota_domain::{
-    DeviceId, Sha256Digest,
+    DeviceId, Sha256Digest, TrustFault,
     deployment::State,
     device::{self, Running},
     event::Kind,
     schedule,
 };
+
+use sqlx::PgConnection;
 
 use super::{
     App, Error, Reason, Result, progress, scope,
@@ -35,6 +37,8 @@ pub struct CheckIn {
     pub inventory: Option<Sha256Digest>,
     /// What it holds of the signed metadata.
     pub trust: Asked,
+    /// Why it did not believe what the last check-in brought.
+    pub trust_fault: Option<TrustFault>,
 }
 
 /// What the device should do.
@@ -74,9 +78,14 @@ pub async fn check_in(
     chance: f64,
 ) -> Result<Orders> {
     app.fleet.seen(&record, &told.agent_version, now);
-    if told.running != record.running {
+    if told.running != record.running || told.trust_fault != record.trust_fault {
         let mut transaction = app.pool.begin().await?;
-        progress::record_running(&mut transaction, caller, record.id, &told.running, now).await?;
+        if told.trust_fault != record.trust_fault {
+            record_trust_fault(&mut transaction, caller, record.id, told.trust_fault).await?;
+        }
+        if told.running != record.running {
+            progress::record_running(&mut transaction, caller, record.id, &told.running, now).await?;
+        }
         transaction.commit().await?;
         record = read_again(app, record.id).await?;
     }
@@ -117,6 +126,26 @@ pub async fn export(
     let record = granted(app, caller, record, now).await?;
     let work = told(&record).cloned().collect();
     trust::export(app, caller, id, work, lifetime, now).await
+}
+
+/// Notes why the device does not believe the server, or that it does again, and records that when it is news.
+async fn record_trust_fault(
+    connection: &mut PgConnection,
+    caller: &Caller,
+    device: DeviceId,
+    fault: Option<TrustFault>,
+) -> Result<()> {
+    if db::device::set_trust_fault(connection, device, fault).await? {
+        let subject = format!("devices/{device}");
+        let event = match fault {
+            Some(fault) => NewEvent::new(Kind::DeviceTrustFault, subject).detail("fault", fault.as_str()),
+            None => NewEvent::new(Kind::DeviceTrustRestored, subject),
+        };
+        db::event::record(connection, caller, event.device(device)).await?;
+        db::notify::events(connection).await?;
+        db::notify::devices(connection, &[device]).await?;
+    }
+    Ok(())
 }
 
 /// The record once nothing in it is queued any more.

@@ -118,8 +118,12 @@ fn event(device: DeviceId, reported: &Reported, report: &Report) -> NewEvent {
         .detail("package", &reported.package)
         .detail("version", &reported.version)
         .detail("attempt", report.attempt);
-    match &report.failure {
+    let event = match &report.failure {
         Some(failure) => event.detail("failure", failure.code.as_str()),
+        None => event,
+    };
+    match report.trust_fault {
+        Some(fault) => event.detail("trust_fault", fault.as_str()),
         None => event,
     }
 }

@@ -52,5 +52,10 @@ fn warnings(app: &App, devices: &DeviceCounts) -> Vec<String> {
         1 => Some("1 of the waiting devices says it is a machine that another device is.".to_owned()),
         many => Some(format!("{many} of the waiting devices say they are a machine that another device is.")),
     };
-    [plain, waiting, conflicting].into_iter().flatten().collect()
+    let disbelieving = match devices.disbelieving {
+        0 => None,
+        1 => Some("1 device does not believe what the server sends it, and installs nothing.".to_owned()),
+        many => Some(format!("{many} devices do not believe what the server sends them, and install nothing.")),
+    };
+    [plain, waiting, conflicting, disbelieving].into_iter().flatten().collect()
 }

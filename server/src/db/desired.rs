@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    DeploymentId, DeviceId, Hardware, PackageName, RolloutId, Sha256Digest, Version, deployment,
+    DeploymentId, DeviceId, Hardware, PackageName, RolloutId, Sha256Digest, TrustFault, Version, deployment,
     device::{self, Running},
     release::{Installer, Payload},
 };
@@ -23,6 +23,8 @@ pub struct DesiredRow {
     pub inventory_sha256: Option<Vec<u8>>,
     /// What it last said it runs, by package.
     pub running: Vec<Running>,
+    /// Why it does not believe the server, as it last said.
+    pub trust_fault: Option<TrustFault>,
     /// What it should do: its open deployments.
     pub work: Vec<Work>,
     /// When any of this last changed.
@@ -114,6 +116,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[DeviceId]) -> sqlx::Resu
     let rows = sqlx::query!(
         r#"SELECT id AS "id: DeviceId", state AS "state: device::State",
                   key_sha256 AS "key_sha256: Sha256Digest", inventory_sha256,
+                  trust_fault AS "trust_fault: TrustFault",
                   GREATEST(changed_at, (SELECT max(changed_at) FROM deployment WHERE device_id = device.id))
                       AS "changed_at!"
            FROM device
@@ -130,6 +133,7 @@ pub async fn load(connection: &mut PgConnection, ids: &[DeviceId]) -> sqlx::Resu
             key_sha256: row.key_sha256,
             inventory_sha256: row.inventory_sha256,
             running: running.remove(&row.id).unwrap_or_default(),
+            trust_fault: row.trust_fault,
             work: work.remove(&row.id).unwrap_or_default(),
             changed_at: row.changed_at,
         })

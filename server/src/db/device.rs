@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    DeviceId, EnrollTokenId, Hardware, Labels, PackageName, Selector, Sha256Digest, Version,
+    DeviceId, EnrollTokenId, Hardware, Labels, PackageName, Selector, Sha256Digest, TrustFault, Version,
     device::{Device, Field, Presence, Running, RunningSince, State},
     enrollment::Enrollment,
     filter::Filter,
@@ -34,6 +34,7 @@ struct Row {
     key_sha256: Option<Sha256Digest>,
     certificate_expires_at: Option<DateTime<Utc>>,
     identity_conflicts: Vec<Uuid>,
+    trust_fault: Option<TrustFault>,
 }
 
 impl Row {
@@ -55,6 +56,7 @@ impl Row {
             key_sha256: self.key_sha256,
             certificate_expires_at: self.certificate_expires_at,
             identity_conflicts: self.identity_conflicts.into_iter().map(DeviceId).collect(),
+            trust_fault: self.trust_fault,
         }
     }
 }
@@ -68,7 +70,7 @@ pub async fn get(connection: &mut PgConnection, id: DeviceId) -> sqlx::Result<Op
                   enroll_token_id AS "enroll_token_id: EnrollTokenId", revision,
                   device_presence.last_seen_at AS "last_seen_at?", device_presence.agent_version AS "agent_version?",
                   key_sha256 AS "key_sha256: Sha256Digest", certificate_expires_at,
-                  identity_conflicts(device) AS "identity_conflicts!"
+                  identity_conflicts(device) AS "identity_conflicts!", trust_fault AS "trust_fault: TrustFault"
            FROM device
            LEFT JOIN device_presence ON device_presence.device_id = device.id
            WHERE device.id = $1"#,
@@ -101,7 +103,7 @@ pub async fn list(
     let mut sql = QueryBuilder::<Postgres>::new(
         "SELECT device.id, state, hardware, hardware_id, labels, NULL::JSONB AS inventory, inventory_at, created_at,
                 enroll_token_id, revision, last_seen_at, agent_version, key_sha256, certificate_expires_at,
-                identity_conflicts(device) AS identity_conflicts
+                identity_conflicts(device) AS identity_conflicts, trust_fault
          FROM device
          LEFT JOIN device_presence ON device_presence.device_id = device.id
          WHERE TRUE",
@@ -227,6 +229,23 @@ pub async fn set_state(connection: &mut PgConnection, id: DeviceId, state: State
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Notes why the device does not believe the server, or that it does. Whether that is news.
+pub async fn set_trust_fault(
+    connection: &mut PgConnection,
+    id: DeviceId,
+    fault: Option<TrustFault>,
+) -> sqlx::Result<bool> {
+    let changed = sqlx::query!(
+        "UPDATE device SET trust_fault = $2, changed_at = clock_timestamp()
+         WHERE id = $1 AND trust_fault IS DISTINCT FROM $2",
+        id.0,
+        fault.map(TrustFault::as_str),
+    )
+    .execute(connection)
+    .await?;
+    Ok(changed.rows_affected() == 1)
 }
 
 /// Forgets a device, with its deployments and everything else but its events.

@@ -21,6 +21,8 @@ pub struct DeviceCounts {
     pub decommissioned: i64,
     /// Wait for approval and say they are a machine that another device is.
     pub conflicting: i64,
+    /// Accepted and do not believe the server.
+    pub disbelieving: i64,
 }
 
 /// Counts the devices in `scope`; one heard of at `online_since` or later is online.
@@ -35,6 +37,7 @@ pub async fn devices(
                 count(*) FILTER (WHERE state = 'rejected') AS rejected,
                 count(*) FILTER (WHERE state = 'decommissioned') AS decommissioned,
                 count(*) FILTER (WHERE state = 'pending' AND identity_conflicts(device) <> '{}') AS conflicting,
+                count(*) FILTER (WHERE state = 'accepted' AND trust_fault IS NOT NULL) AS disbelieving,
                 count(*) FILTER (WHERE state = 'accepted' AND last_seen_at >= ",
     );
     sql.push_bind(online_since).push(

@@ -11,7 +11,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
-    DeviceId, Sha256Digest,
+    DeviceId, Sha256Digest, TrustFault,
     device::{Running, State},
 };
 use sqlx::PgPool;
@@ -45,6 +45,8 @@ pub struct Record {
     pub inventory: Option<Sha256Digest>,
     /// What it runs, by package.
     pub running: Vec<Running>,
+    /// Why it does not believe the server, as it last said.
+    pub trust_fault: Option<TrustFault>,
     /// What it should do.
     pub work: Vec<Work>,
     /// What was last signed for it, as long as it should do just that.
@@ -63,6 +65,7 @@ impl Record {
             key_sha256: row.key_sha256,
             inventory: row.inventory_sha256.and_then(|bytes| Sha256Digest::try_from(bytes.as_slice()).ok()),
             running: row.running,
+            trust_fault: row.trust_fault,
             work: row.work,
             signed: Remembered::default(),
             changed_at: row.changed_at,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Trusted;
 use crate::{
-    fault::{Fault, TrustError},
+    fault::{Because as _, Fault, TrustError},
     verify::Repository,
 };
 

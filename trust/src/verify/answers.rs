@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Repository, TARGETS};
 use crate::{
-    fault::{Fault, TrustError},
+    fault::{Because as _, Fault, TrustError},
     metadata::Target,
 };
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Repository;
 use crate::{
-    fault::{Fault, TrustError},
+    fault::{Because as _, Fault, TrustError},
     metadata::{Document as _, Envelope, Freshness, Role, canonical, read},
 };
 

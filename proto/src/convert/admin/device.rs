@@ -6,7 +6,10 @@ use ota_domain::{
     inventory::Inventory,
 };
 
-use crate::{admin::v1, convert};
+use crate::{
+    admin::v1,
+    convert::{self, device::trust_fault},
+};
 
 /// How an error writes a device's name.
 pub const DEVICE: &str = "devices/{device}";
@@ -49,7 +52,7 @@ pub fn device(device: Device, online: bool) -> v1::Device {
         key_sha256: device.key_sha256.map(|sha256| sha256.to_string()).unwrap_or_default(),
         certificate_expire_time: device.certificate_expires_at.map(convert::timestamp),
         identity_conflicts: device.identity_conflicts.iter().map(|other| format!("devices/{other}")).collect(),
-        trust_fault: String::new(),
+        trust_fault: trust_fault::name(device.trust_fault),
     }
 }
 

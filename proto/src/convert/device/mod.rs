@@ -4,3 +4,4 @@ pub mod check_in;
 pub mod enrollment;
 pub mod inventory;
 pub mod progress;
+pub mod trust_fault;

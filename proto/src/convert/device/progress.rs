@@ -5,7 +5,7 @@ use ota_domain::{
     deployment::{Failure, FailureCode, Progress, Report, Verdict},
 };
 
-use super::check_in::running;
+use super::{check_in::running, trust_fault};
 use crate::device::v1 as wire;
 
 /// Reads a report.
@@ -22,7 +22,9 @@ pub fn report(told: wire::ReportProgressRequest) -> Result<Report, Vec<Violation
     violations.require(progress.is_some(), "state", "must be one of the states a device reports");
     let bytes_done = u64::try_from(told.bytes_done).ok();
     violations.require(bytes_done.is_some(), "bytes_done", "must not be negative");
+    let fault = told.failure.as_ref().and_then(|failure| trust_fault::from_wire(failure.trust_fault));
     let failure = told.failure.map(failure);
+    let trust_fault = fault.filter(|_| failure.as_ref().is_some_and(|failure| failure.code == FailureCode::Trust));
     if let Some(failure) = &failure {
         failure.check("failure", &mut violations);
     }
@@ -36,7 +38,7 @@ pub fn report(told: wire::ReportProgressRequest) -> Result<Report, Vec<Violation
     let running = running(&told.running, &mut violations);
     let parts = (|| Some((deployment?, sequence?, progress?, bytes_done?)))();
     let (deployment, sequence, progress, bytes_done) = violations.finish(parts)?;
-    Ok(Report { deployment, attempt: told.attempt, sequence, progress, bytes_done, failure, running })
+    Ok(Report { deployment, attempt: told.attempt, sequence, progress, bytes_done, failure, trust_fault, running })
 }
 
 /// A verdict for the wire.
@@ -90,6 +92,8 @@ fn failure_code(told: wire::FailureCode) -> FailureCode {
 
 #[cfg(test)]
 mod tests {
+    use ota_domain::TrustFault;
+
     use super::*;
 
     const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -141,5 +145,24 @@ mod tests {
         }
         assert_eq!(fields(told(wire::DeploymentState::Downloading, some())), ["failure"]);
         assert!(report(told(wire::DeploymentState::Downloading, None)).is_ok());
+    }
+
+    #[test]
+    fn only_a_failure_of_trust_says_which_check_failed() {
+        let fault = |code: wire::FailureCode| {
+            let failure =
+                wire::Failure { code: code.into(), trust_fault: wire::TrustFault::Freeze.into(), ..Default::default() };
+            let told = wire::ReportProgressRequest {
+                deployment: ID.into(),
+                attempt: 1,
+                sequence: 1,
+                state: wire::DeploymentState::Failed.into(),
+                failure: Some(failure),
+                ..Default::default()
+            };
+            report(told).unwrap().trust_fault
+        };
+        assert_eq!(fault(wire::FailureCode::Trust), Some(TrustFault::Freeze));
+        assert_eq!(fault(wire::FailureCode::Health), None);
     }
 }

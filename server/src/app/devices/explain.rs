@@ -76,6 +76,10 @@ fn open(
         }
         None => Some("The device has to check in: it was never seen.".to_owned()),
     };
+    let disbelief = device.trust_fault.map(|fault| {
+        let fault = fault.as_str();
+        format!("The device does not believe what the server sends it ({fault}), and installs nothing until it does.")
+    });
     let since = span(now - told.updated_at);
     let step = match told.state {
         State::Queued => {
@@ -99,7 +103,7 @@ fn open(
         | State::Canceled
         | State::Superseded => ended(told, None),
     };
-    admission.into_iter().chain(silence).chain([step]).collect()
+    admission.into_iter().chain(silence).chain(disbelief).chain([step]).collect()
 }
 
 /// How a deployment ended, and what that means for what runs.
@@ -179,6 +183,7 @@ mod tests {
             key_sha256: None,
             certificate_expires_at: None,
             identity_conflicts: Vec::new(),
+            trust_fault: None,
             revision: 1,
         }
     }

@@ -50,7 +50,8 @@ impl UpdateService for Updates {
         let told = request.into_inner();
         let (running, inventory) = wire_device::check_in::request(&told).map_err(Error::Invalid)?;
         let trust = Asked { held: held(told.metadata), nonce: (!told.nonce.is_empty()).then_some(told.nonce) };
-        let told = CheckIn { running, agent_version: told.agent_version, inventory, trust };
+        let trust_fault = wire_device::trust_fault::from_wire(told.trust_fault);
+        let told = CheckIn { running, agent_version: told.agent_version, inventory, trust, trust_fault };
         let now = Utc::now();
         let orders = app::check_in::check_in(&self.app, &caller, record, told, now, rand::random()).await?;
         Ok(Response::new(CheckInResponse {
