@@ -74,6 +74,12 @@ impl Operator {
         Self { url: url.to_owned(), channel: credential::connect(url), bearer: Bearer::new(token) }
     }
 
+    /// Calls the server at `url` without a credential.
+    #[must_use]
+    pub fn anonymous(url: &str) -> Self {
+        Self { url: url.to_owned(), channel: credential::connect(url), bearer: Bearer::anonymous() }
+    }
+
     /// Calls another server with the same token.
     #[must_use]
     pub fn at(&self, url: &str) -> Self {

@@ -10,7 +10,13 @@ use std::{
 
 use clap::Parser;
 use ota_domain::role::Role;
-use ota_server::{app::App, auth::Network, config::Config, server::Server, tls};
+use ota_server::{
+    app::App,
+    auth::{Network, oidc},
+    config::Config,
+    server::Server,
+    tls,
+};
 use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +49,8 @@ pub struct Options {
     pub database_connections: u32,
     /// Proxies that are believed when they say for whom they call.
     pub trusted_proxies: Vec<Network>,
+    /// Who vouches for people. Nobody by default.
+    pub oidc: oidc::Options,
 }
 
 impl Options {
@@ -65,6 +73,7 @@ impl Default for Options {
             drain_timeout: Duration::from_secs(5),
             database_connections: 6,
             trusted_proxies: Vec::new(),
+            oidc: oidc::Options::default(),
         }
     }
 }
@@ -248,6 +257,7 @@ async fn start(
         max_payload_bytes: options.max_payload_bytes,
         check_in_interval: options.check_in_interval,
         tls: options.tls.clone(),
+        oidc: options.oidc.clone(),
         max_connection_age: options.max_connection_age,
         device_certificate_lifetime: options.device_certificate_lifetime,
         database_connections: options.database_connections,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 
 use crate::{
-    auth::{Network, limits::Rate},
+    auth::{Network, limits::Rate, oidc},
     tls,
 };
 
@@ -37,6 +37,10 @@ pub struct Config {
     /// call (x-forwarded-for, else forwarded). Without any, the event log has the proxies' own addresses.
     #[arg(long, global = true, env = "OTA_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
+
+    /// Who vouches for people.
+    #[command(flatten)]
+    pub oidc: oidc::Options,
 
     /// How many devices may enrol from one address: so many at once, and as many again in each such time. Raise it where a
     /// whole fleet comes from behind one address.

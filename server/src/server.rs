@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{self, App, Settings},
-    auth::{TrustedProxies, limits::Limits},
+    auth::{TrustedProxies, limits::Limits, oidc},
     blobs::{self, Blobs},
     config::Config,
     db,
@@ -65,6 +65,9 @@ pub enum StartError {
     /// Connections cannot be encrypted.
     #[error("connections cannot be encrypted")]
     Tls(#[source] TlsError),
+    /// The identity provider cannot be used as configured.
+    #[error("people cannot log in at the identity provider")]
+    Oidc(#[source] oidc::ProviderError),
     /// The services cannot be put together.
     #[error("the services cannot be put together")]
     Services(#[source] tonic_reflection::server::Error),
@@ -91,6 +94,7 @@ impl StartError {
             Self::Blobs(..) => Some("--blob-store takes a folder or s3://bucket/prefix"),
             Self::Listen(..) => Some("another server may be running; choose another address with --listen"),
             Self::Tls(error) => error.hint(),
+            Self::Oidc(error) => error.hint(),
             Self::FirstAdmin(_) | Self::Services(_) | Self::Stopped => None,
         }
     }
@@ -173,10 +177,11 @@ impl Server {
         if config.tls.no_tls && !config.listen.ip().is_loopback() && !config.insecure_listen {
             return Err(StartError::ListenInsecure(config.listen));
         }
+        let oidc = config.oidc.provider().map_err(StartError::Oidc)?.map(Arc::new);
         std::fs::create_dir_all(&config.data_dir)
             .map_err(|error| StartError::DataDir(config.data_dir.clone(), error))?;
         let database = Database::open(config, &stopping).await?;
-        match Self::start_on(config, &database, &stopping).await {
+        match Self::start_on(config, oidc, &database, &stopping).await {
             Ok((address, app, admin_token_file, tasks)) => {
                 Ok(Self { address, app, admin_token_file, database, stopping, tasks })
             }
@@ -189,6 +194,7 @@ impl Server {
 
     async fn start_on(
         config: &Config,
+        oidc: Option<Arc<oidc::Provider>>,
         database: &Database,
         stopping: &CancellationToken,
     ) -> Result<(SocketAddr, App, Option<PathBuf>, JoinSet<()>), StartError> {
@@ -214,6 +220,7 @@ impl Server {
             },
             limits: Arc::new(Limits::new(config.call_rate, config.enroll_rate)),
             trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies.clone())),
+            oidc,
         };
         let tls = if config.tls.no_tls {
             None
@@ -234,6 +241,9 @@ impl Server {
         tasks.spawn(Arc::clone(&app.fleet).run());
         tasks.spawn(reconcile::run(app.clone(), stopping.clone()));
         tasks.spawn(serve::report_health(app.clone(), reporter));
+        if let Some(provider) = &app.oidc {
+            tasks.spawn(Arc::clone(provider).run(stopping.clone()));
+        }
         if let Some(tls) = &tls {
             tasks.spawn(Arc::clone(tls).keep_fresh(stopping.clone()));
         }

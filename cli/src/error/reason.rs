@@ -38,9 +38,12 @@ pub(super) fn hint(reason: ErrorReason) -> Option<&'static str> {
             Some("see what the release fits with `otactl release get`, what devices are with `otactl device list`")
         }
         R::DeviceState => Some("see the device's state with `otactl device get`"),
-        R::BlobStoreUnavailable | R::DatabaseUnavailable | R::ShuttingDown | R::UploadBusy | R::RateLimited => {
-            Some("try again in a moment")
-        }
+        R::BlobStoreUnavailable
+        | R::DatabaseUnavailable
+        | R::IdentityProviderUnavailable
+        | R::ShuttingDown
+        | R::UploadBusy
+        | R::RateLimited => Some("try again in a moment"),
         R::ReleaseNotSigned => Some("sign it with `otactl release sign`, or upload it again with `otactl upload`"),
         R::MetadataOutdated => Some("somebody else published meanwhile: repeat the command"),
         R::RootAdopted => Some("the root keys are yours: sign with `otactl keys rotate --root-key FILE`"),

@@ -2789,6 +2789,8 @@ pub enum ErrorReason {
     RateLimited = 45,
     /// The server has no identity provider.
     IdentityProviderMissing = 46,
+    /// The identity provider does not answer, and without it nobody can tell whether the token is one of its own.
+    IdentityProviderUnavailable = 47,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2844,6 +2846,9 @@ impl ErrorReason {
             Self::OutOfScope => "ERROR_REASON_OUT_OF_SCOPE",
             Self::RateLimited => "ERROR_REASON_RATE_LIMITED",
             Self::IdentityProviderMissing => "ERROR_REASON_IDENTITY_PROVIDER_MISSING",
+            Self::IdentityProviderUnavailable => {
+                "ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE"
+            }
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2897,6 +2902,9 @@ impl ErrorReason {
             "ERROR_REASON_RATE_LIMITED" => Some(Self::RateLimited),
             "ERROR_REASON_IDENTITY_PROVIDER_MISSING" => {
                 Some(Self::IdentityProviderMissing)
+            }
+            "ERROR_REASON_IDENTITY_PROVIDER_UNAVAILABLE" => {
+                Some(Self::IdentityProviderUnavailable)
             }
             _ => None,
         }

@@ -44,6 +44,8 @@ pub enum Dependency {
     Database,
     /// Where payloads are kept.
     BlobStore,
+    /// Where people log in.
+    IdentityProvider,
 }
 
 /// The result of a use case.
@@ -82,6 +84,9 @@ impl fmt::Display for Error {
             Self::Unavailable { dependency: Dependency::Database, .. } => f.write_str("the database does not answer"),
             Self::Unavailable { dependency: Dependency::BlobStore, .. } => {
                 f.write_str("the blob store does not answer")
+            }
+            Self::Unavailable { dependency: Dependency::IdentityProvider, .. } => {
+                f.write_str("the identity provider does not answer")
             }
             Self::Internal(_) => f.write_str("internal error"),
         }
@@ -330,6 +335,8 @@ reasons! {
     OutOfScope = "OUT_OF_SCOPE" PermissionDenied,
     /// The server has no identity provider.
     IdentityProviderMissing = "IDENTITY_PROVIDER_MISSING" FailedPrecondition,
+    /// The identity provider does not answer.
+    IdentityProviderUnavailable = "IDENTITY_PROVIDER_UNAVAILABLE" Unavailable,
     /// Not part of this server yet.
     NotImplemented = "NOT_IMPLEMENTED" Unimplemented,
     /// A fault of ours.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sqlx::PgPool;
 
 use crate::{
-    auth::{TrustedProxies, limits::Limits},
+    auth::{TrustedProxies, limits::Limits, oidc},
     blobs::Blobs,
     fleet::Fleet,
     keys::Keyring,
@@ -54,6 +54,8 @@ pub struct App {
     pub limits: Arc<Limits>,
     /// Proxies that are believed when they say for whom they call.
     pub trusted_proxies: Arc<TrustedProxies>,
+    /// Who vouches for people, when anybody does.
+    pub oidc: Option<Arc<oidc::Provider>>,
 }
 
 /// What the operator set.

@@ -233,19 +233,23 @@ async fn operator(
     address: Option<IpAddr>,
     now: Instant,
 ) -> Result<Principal> {
-    let principal = match bearer(headers)? {
-        BearerToken::Api { token, secret } => {
+    let shown = shown(headers)?;
+    let principal = match (shown.parse(), &app.oidc) {
+        (Ok(BearerToken::Api { token, secret }), _) => {
             if let Some(address) = address {
                 app.limits.may_try(address, limits::Identity(token.0.as_u128()), now)?;
             }
             app::access::authenticate(app, token, &secret, Utc::now()).await?
         }
-        BearerToken::Session(_) => {
+        (Ok(BearerToken::Session(_)), _) => {
             return Err(Error::refused(
                 Reason::RoleInsufficient,
                 "this call is for operators, and the credential is a device's",
             ));
         }
+        // What is not of this server's making may be of the provider's.
+        (Err(_), Some(provider)) => provider.authenticate(shown, Utc::now()).await?,
+        (Err(_), None) => return Err(invalid_credential()),
     };
     match &principal {
         Principal::Operator { role, .. } if role.allows(needed) => Ok(principal),
@@ -258,12 +262,17 @@ async fn operator(
 }
 
 fn bearer(headers: &HeaderMap) -> Result<BearerToken> {
+    shown(headers)?.parse().map_err(|_| invalid_credential())
+}
+
+/// The credential, whatever it is.
+fn shown(headers: &HeaderMap) -> Result<&str> {
     let header = headers.get(header::AUTHORIZATION).ok_or_else(missing_credential)?;
     header
         .to_str()
         .ok()
         .and_then(|text| text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("bearer ")))
-        .and_then(|token| token.trim().parse().ok())
+        .map(str::trim)
         .ok_or_else(invalid_credential)
 }
 

@@ -6,6 +6,7 @@
 mod connection;
 mod layer;
 pub mod limits;
+pub mod oidc;
 pub mod policy;
 mod principal;
 pub mod session;

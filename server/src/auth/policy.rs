@@ -11,7 +11,7 @@ pub enum Demand {
     Device,
     /// The same, and the certificate may have expired: the handshake has proven the key all the same.
     EnrolledKey,
-    /// An API token whose role allows this one's.
+    /// An API token or a token of the identity provider, whose role allows this one's.
     Operator(Role),
 }
 

@@ -64,6 +64,7 @@ impl From<Error> for Status {
                 let mut details = details(match dependency {
                     Dependency::Database => Reason::DatabaseUnavailable,
                     Dependency::BlobStore => Reason::BlobStoreUnavailable,
+                    Dependency::IdentityProvider => Reason::IdentityProviderUnavailable,
                 });
                 details.set_retry_info(Some(RETRY_AFTER));
                 Self::with_error_details(Code::Unavailable, message, details)

@@ -12,10 +12,10 @@ use tonic::{Request, Response, Status};
 
 use super::{name, now};
 use crate::{
-    app::{self, App, Error},
+    app::{self, App, Error, Reason},
     auth::Principal,
     db::page,
-    grpc::{caller, not_implemented},
+    grpc::caller,
 };
 
 /// Keeps who may run the fleet.
@@ -89,6 +89,15 @@ impl AccessService for Access {
         &self,
         _: Request<GetLoginOptionsRequest>,
     ) -> Result<Response<GetLoginOptionsResponse>, Status> {
-        Err(not_implemented("an identity provider"))
+        let Some(provider) = &self.app.oidc else {
+            let message = "the server has no identity provider; log in with an API token";
+            return Err(Error::refused(Reason::IdentityProviderMissing, message).into());
+        };
+        let settings = provider.settings();
+        Ok(Response::new(GetLoginOptionsResponse {
+            issuer: settings.issuer.clone(),
+            client_id: settings.client_id.clone(),
+            scopes: settings.scopes.clone(),
+        }))
     }
 }
