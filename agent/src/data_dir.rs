@@ -11,7 +11,7 @@ use crate::durable;
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// Why the data directory cannot be used.
@@ -46,7 +46,7 @@ impl DataDir {
         let path = path.canonicalize().map_err(unusable)?;
         let lock = File::create(path.join("lock")).map_err(unusable)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => Ok(Self { path, lock }),
             Err(TryLockError::WouldBlock) => Err(Error::Busy { path }),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         }
@@ -55,6 +55,14 @@ impl DataDir {
     /// Returns the folder, as an absolute path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for DataDir {
+    /// Says that the folder is free. To close the file would not do: a hook that is just being started holds it too,
+    /// until it becomes its program.
+    fn drop(&mut self) {
+        self.lock.unlock().ok();
     }
 }
 
@@ -68,7 +76,9 @@ mod tests {
         let path = folder.path().join("new/data");
         let first = DataDir::open(&path).unwrap();
         assert!(matches!(DataDir::open(&path), Err(Error::Busy { .. })));
+        let starting_child = first.lock.try_clone().unwrap();
         drop(first);
         DataDir::open(&path).unwrap();
+        drop(starting_child);
     }
 }

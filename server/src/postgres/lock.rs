@@ -10,7 +10,7 @@ use std::{
 /// Holds the folder until dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Why the folder could not be locked.
@@ -40,6 +40,31 @@ impl Lock {
         file.set_len(0).map_err(LockError::Io)?;
         file.rewind().map_err(LockError::Io)?;
         writeln!(file, "process {}", std::process::id()).map_err(LockError::Io)?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
+    }
+}
+
+impl Drop for Lock {
+    /// Says that the folder is free. To close the file would not do: a child that is just being started holds it too,
+    /// until it becomes its program.
+    fn drop(&mut self) {
+        self.file.unlock().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_was_given_back_is_free_although_a_starting_child_still_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = Lock::take(&path).unwrap();
+        let child = lock.file.try_clone().unwrap();
+        assert!(matches!(Lock::take(&path), Err(LockError::Held { .. })));
+        drop(lock);
+        Lock::take(&path).unwrap();
+        drop(child);
     }
 }
