@@ -355,8 +355,12 @@ async fn a_preview_changes_nothing() {
     let fit = enroll(&server, 2, "rpi4", "a", false).await;
     enroll(&server, 1, "rpi5", "a", false).await;
     let release = publish_for(&admin, "rpi4").await;
-    admin.assign(&release, &[&fit[0]]).await;
+    let rollout = admin.assign(&release, &[&fit[0]]).await;
     fit[0].complete(&fit[0].granted().await).await;
+    eventually("the rollout is completed", DEADLINE, async || {
+        (admin.rollout(&rollout.name).await.state() == RolloutState::Completed).then_some(())
+    })
+    .await;
     let before = stored(server.pool()).await;
 
     let request = PreviewRolloutRequest { rollout: Some(draft(&release.name, Choice::Selector("ring=a".into()))) };

@@ -90,7 +90,6 @@ def main(protos, address, enrolment_string, stubs):
     enrolled = enroller.Enroll(request, timeout=10)
     assert enrolled.state == enrollment.ENROLLMENT_STATE_ACCEPTED, enrolled
     check_certificate(enrolled, key, anchors)
-    print(enrolled.device, flush=True)
 
     challenge = enroller.CreateChallenge(enrollment.CreateChallengeRequest(), timeout=10).challenge
     proof = b"ota-session-v1\0" + uuid.UUID(enrolled.device).bytes + challenge
@@ -109,6 +108,8 @@ def main(protos, address, enrolment_string, stubs):
 
     answer = service.CheckIn(update.CheckInRequest(agent_version="0.0.1"), **call)
     assert not answer.deployments and answer.next_check_in.seconds > 0, answer
+    # From here on there may be work.
+    print(enrolled.device, flush=True)
 
     bell = service.Watch(update.WatchRequest(), **call)
     sys.stdin.readline()
