@@ -5,7 +5,7 @@
 
 use ota_domain::secret::EnrollmentString;
 use ota_domain::{DeviceId, Hardware};
-use ota_tls::{ConnectError, SeenCertificates, ServerTrust};
+use ota_tls::{SeenCertificates, ServerTrust};
 use ota_trust::pin::Pin;
 
 use crate::agent::{may_speak_to, trust};
@@ -95,12 +95,7 @@ pub async fn enroll(
     let ca_file = config.ca_file.as_deref();
     let nobody = || ServerTrust::Pinning(SeenCertificates::default());
     let believed = trust(ca_file, nobody).map_err(Error::Tls)?;
-    let anchors = match client::anchors(&server, believed, clock, string).await {
-        Err(_) if !server.is_tls() && speaks_tls(&server, clock, string).await => {
-            return Err(failed(client::Error::Connect(ConnectError::OnlyTls)));
-        }
-        answer => answer.map_err(failed)?,
-    };
+    let anchors = client::anchors(&server, believed, clock, string).await.map_err(failed)?;
     if pin_of(&anchors) != Some(Pin(string.pin)) {
         return Err(Error::WrongPin { server });
     }
@@ -123,12 +118,6 @@ pub async fn enroll(
     };
     enrollment.save(path).map_err(Error::Identity)?;
     Ok(enrollment)
-}
-
-/// Finds out why a server does not answer plain text: what a TLS server says to it often gets lost.
-async fn speaks_tls(server: &ServerUrl, clock: &Clock, string: &EnrollmentString) -> bool {
-    let trust = ServerTrust::Pinning(SeenCertificates::default());
-    client::anchors(&server.with_tls(), trust, clock, string).await.is_ok()
 }
 
 fn pin_of(anchors: &Anchors) -> Option<Pin> {

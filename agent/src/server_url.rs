@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use http::uri::Scheme;
 use serde::{Deserialize, Serialize};
 use tonic::transport::Uri;
 
@@ -45,13 +44,6 @@ impl ServerUrl {
     /// Tells whether connections are encrypted.
     pub fn is_tls(&self) -> bool {
         self.0.scheme_str() == Some("https")
-    }
-
-    /// Returns the same address with encryption.
-    pub fn with_tls(&self) -> Self {
-        let mut parts = self.0.clone().into_parts();
-        parts.scheme = Some(Scheme::HTTPS);
-        Self(Uri::from_parts(parts).expect("an address with another scheme is one"))
     }
 
     /// Tells whether what is sent there stays on this machine.

@@ -1,21 +1,27 @@
 //! Makes connections to one server, with TLS or without, for the channels of `tonic`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::time_provider::DefaultTimeProvider;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::{BoxError, Service, service_fn};
 
 use crate::error::{ConnectError, Error};
 use crate::identity::IdentitySlot;
-use crate::plain::Plain;
-use crate::trust::ServerTrust;
-use crate::{H2, TimeProvider, client_config};
+use crate::trust::{SeenCertificates, ServerTrust};
+use crate::{H2, TimeProvider, client_config, plain};
+
+/// How long a server that hung up without a word may take to say whether it speaks TLS.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The way to one server.
 #[derive(Debug, Clone)]
@@ -99,7 +105,10 @@ impl Connector {
                 let stream = tcp.call(uri).await?.into_inner();
                 let stream: Box<dyn Stream> = match tls {
                     Some((TlsSettings(config), name)) => Box::new(handshake(stream, config, name).await?),
-                    None => Box::new(Plain::new(stream)),
+                    None => {
+                        let address = stream.peer_addr()?;
+                        Box::new(plain::open(stream, speaks_tls(address)).await?)
+                    }
                 };
                 Ok(TokioIo::new(stream))
             }
@@ -108,7 +117,7 @@ impl Connector {
 }
 
 async fn handshake(
-    stream: tokio::net::TcpStream,
+    stream: TcpStream,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 ) -> Result<impl Stream, ConnectError> {
@@ -117,6 +126,20 @@ async fn handshake(
     match stream.get_ref().1.alpn_protocol() {
         Some(H2) => Ok(stream),
         Some(_) | None => Err(ConnectError::NotHttp2),
+    }
+}
+
+/// Tells whether something at this address answers in TLS, whoever it is. Says nothing to it.
+async fn speaks_tls(address: SocketAddr) -> bool {
+    let trust = ServerTrust::Pinning(SeenCertificates::default());
+    let Ok(config) = client_config(trust, IdentitySlot::default(), Arc::new(DefaultTimeProvider)) else { return false };
+    let ask = async {
+        let stream = TcpStream::connect(address).await.ok()?;
+        Some(handshake(stream, Arc::new(config), address.ip().into()).await)
+    };
+    match tokio::time::timeout(QUESTION_TIMEOUT, ask).await {
+        Ok(Some(Ok(_) | Err(ConnectError::Refused { .. } | ConnectError::NotHttp2))) => true,
+        Ok(Some(Err(_)) | None) | Err(_) => false,
     }
 }
 

@@ -93,7 +93,7 @@ pub enum ConnectError {
     /// The port does not speak TLS.
     #[error("the server does not speak TLS on this port; is its address http://…?")]
     NotTls,
-    /// The port speaks TLS, and nothing else. Not always found out: a server may hang up before its alert is read.
+    /// The port speaks TLS, and nothing else.
     #[error("the server speaks TLS on this port; its address is https://…")]
     OnlyTls,
     /// The server ended the handshake.

@@ -68,7 +68,7 @@ pub(super) fn broken_connection(status: &Status) -> Option<Broken> {
     let hint = if is_io(source) {
         "try again; `otactl status` says whether the server answers"
     } else {
-        "does an ota server listen at this address, and does it take http:// rather than https://? See `otactl context show`"
+        "does an ota server listen at this address? See `otactl context show`"
     };
     Some(Broken { cause: root_cause(source), hint })
 }
