@@ -1,13 +1,27 @@
-//! A real server with its own Postgres, a real agent, and the hands of somebody who owns the server's machine.
+//! A real server with its own Postgres, a real agent, and the hands of somebody who owns the server's machine: they change
+//! its disk and its database, or speak to the agent in its place.
 
-use std::fs;
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use ota_e2e::{Operator, TestServer, process::AgentProcess};
-use ota_proto::admin::v1::{Deployment, DeploymentState, DeviceList, EnrollToken, Release, target::Choice};
+use ota_e2e::{Impostor, Operator, TestServer, binaries::succeed, eventually, process::AgentProcess};
+use ota_proto::{
+    admin::v1::{Deployment, DeploymentState, DeviceList, EnrollToken, Release, target::Choice},
+    device::v1::{CheckInResponse, TrustFault},
+};
+use serde_json::Value;
+
+/// How long a broken test takes to fail.
+const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Fleet {
     pub(crate) server: TestServer,
+    /// What the agent takes for the server. Tells the truth until it is told to lie.
+    pub(crate) impostor: Impostor,
     pub(crate) admin: Operator,
     pub(crate) agent: AgentProcess,
     /// The release that the device runs at first.
@@ -20,9 +34,10 @@ impl Fleet {
         let server = TestServer::start().await;
         let admin = server.admin();
         let string = admin.enrollment_string(EnrollToken { max_uses: 1, ..Default::default() }).await;
-        let agent = AgentProcess::enroll(&server.url(), &string).await;
+        let impostor = Impostor::of(&server).await;
+        let agent = AgentProcess::enroll(&impostor.url(), &string).await;
         let first = admin.publish("app", "1.0.0", &payload("1.0.0")).await;
-        let fleet = Self { server, admin, agent, first };
+        let fleet = Self { server, impostor, admin, agent, first };
         fleet.update_to(&fleet.first).await;
         fleet.assert_runs("1.0.0").await;
         fleet
@@ -32,11 +47,36 @@ impl Fleet {
         self.admin.publish("app", version, &payload(version)).await
     }
 
-    /// Assigns a release and lets the agent do what it believes it should.
-    pub(crate) async fn update_to(&self, release: &Release) {
+    pub(crate) async fn assign(&self, release: &Release) {
         let choice = Choice::Devices(DeviceList { names: vec![self.agent.name()] });
         self.admin.create_rollout(release, choice).await.expect("a release that is signed is assigned");
+    }
+
+    /// Assigns a release and lets the agent do what it believes it should.
+    pub(crate) async fn update_to(&self, release: &Release) {
+        self.assign(release).await;
         self.agent.once().await;
+    }
+
+    /// Assigns a release and keeps the order from the agent, which goes on as it is.
+    pub(crate) async fn withhold(&self, release: &Release) -> CheckInResponse {
+        self.assign(release).await;
+        let kept = Arc::new(Mutex::new(None));
+        let keep = Arc::clone(&kept);
+        self.impostor.lies().check_in.tell(move |_, truth| {
+            *keep.lock().expect("no test panics here") = Some(truth?);
+            Ok(CheckInResponse::default())
+        });
+        self.agent.once().await;
+        self.impostor.lies().check_in.stop();
+        let order = kept.lock().expect("no test panics here").take().expect("the agent checks in");
+        assert_eq!(order.deployments.len(), 1, "{order:?}");
+        order
+    }
+
+    /// Answers every check-in like this from here on.
+    pub(crate) fn replay(&self, answer: CheckInResponse) {
+        self.impostor.lies().check_in.tell(move |_, _| Ok(answer.clone()));
     }
 
     /// Changes the database behind the server's back.
@@ -50,6 +90,28 @@ impl Fleet {
         assert_eq!(Bytes::from(content), payload(version));
         let device = self.admin.device(&self.agent.name()).await;
         assert!(device.running.iter().all(|running| running.version == version), "{:?}", device.running);
+    }
+
+    /// Asserts that the device told its people and its server that it does not believe what it is sent, and why.
+    pub(crate) async fn assert_alarmed(&self, fault: TrustFault) {
+        let fault = fault.as_str_name().trim_start_matches("TRUST_FAULT_");
+        let status = self.status().await;
+        let shown = &status["trust"]["last_fault"];
+        assert_eq!(shown["fault"].as_str().map(str::to_uppercase).as_deref(), Some(fault), "{status}");
+        assert_eq!(shown["is_current"], true, "{status}");
+        // It says so when it checks in the next time.
+        eventually("the server heard of it", LIMIT, async || {
+            self.agent.once().await;
+            (self.admin.device(&self.agent.name()).await.trust_fault == fault).then_some(())
+        })
+        .await;
+    }
+
+    /// Returns what the agent shows to people at the device.
+    pub(crate) async fn status(&self) -> Value {
+        let mut command = tokio::process::Command::from(self.agent.command("status"));
+        let output = succeed(command.args(["--output", "json"])).await;
+        serde_json::from_slice(&output.stdout).expect("the status in JSON")
     }
 
     /// Returns how the device's last deployment failed.

@@ -1,8 +1,8 @@
 //! One folder per threat: what an attacker tries, and that it does not get through.
 //!
-//! The attacks on what a device believes are handed to the agent's own verification, store and driver ([`scene`]), byte
-//! for byte, because no real server can be made to send them. What an intruder at a real server can do is done to one
-//! ([`fleet`]).
+//! An intruder at a real server changes its disk and its database, or speaks to a real agent in its place ([`fleet`]).
+//! What would take too long over the wire, or what no server can do to a device, is done to the agent's own verification,
+//! store and driver ([`scene`]), byte for byte.
 
 mod fleet;
 mod scene;
