@@ -213,7 +213,7 @@ async fn success_is_what_runs() {
 }
 
 #[tokio::test]
-async fn a_late_success_of_a_superseded_deployment_tells_what_runs_and_no_more() {
+async fn a_late_success_of_a_superseded_deployment_changes_nothing_and_the_next_check_in_tells_what_runs() {
     let stage = Stage::set().await;
     stage.device.report(&stage.work, 1, DeploymentState::Verifying).await.unwrap();
     let newer = stage.admin.publish("app", "1.1.0", &unique_payload(1_000)).await;
@@ -223,6 +223,8 @@ async fn a_late_success_of_a_superseded_deployment_tells_what_runs_and_no_more()
 
     assert_eq!(verdict, Verdict::Abort);
     assert_eq!(stage.seen().await.state(), State::Superseded);
+    assert!(stage.admin.device(&stage.device.name()).await.running.is_empty());
+    stage.device.check_in_running(&[runs(&stage.work)]).await.unwrap();
     let running = stage.admin.device(&stage.device.name()).await.running;
     assert_eq!(running.len(), 1);
     assert_eq!(running[0].version, "1.0.0");

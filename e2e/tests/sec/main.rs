@@ -11,6 +11,7 @@ mod sec_arbitrary;
 mod sec_db_rollback;
 mod sec_endless;
 mod sec_evil_server;
+mod sec_forged_report;
 mod sec_freeze;
 mod sec_mix_and_match;
 mod sec_replay_other;

@@ -3,6 +3,10 @@
 //! Most reports only bring fresh figures while a download runs. These cost two statements and no transaction: the first
 //! reads where the deployment stands, the second writes if it still stands there. All others decide again behind the
 //! row's lock, and write the deployment, what the device runs and the event together.
+//!
+//! A report that does not move its deployment on changes nothing at all, not even what the device is said to run: it may be
+//! a repetition that is older than what the device has said since, and nothing in it says which. A device that was told to
+//! stop too late says what it runs with its next check-in.
 
 use chrono::{DateTime, Utc};
 use ota_domain::{
@@ -42,9 +46,8 @@ pub async fn report(
 
     let effect = decide(&reported, &report);
     let done = match effect {
-        Effect::Ignore => true,
+        Effect::Ignore | Effect::Stop => true,
         Effect::Refresh => db::deployment::refresh(&mut connection, reported.standing, &report, now).await?,
-        Effect::Stop => !report.progress.tells_running(),
         Effect::Enter(_) => false,
     };
     if done {
@@ -64,16 +67,14 @@ pub async fn report(
             if state.is_ended() {
                 db::notify::devices(&mut transaction, &[device]).await?;
             }
+            if report.progress.tells_running() {
+                record_running(&mut transaction, caller, device, &report.running, now).await?;
+            }
         }
         Effect::Refresh => {
             db::deployment::refresh(&mut transaction, standing, &report, now).await?;
         }
-        Effect::Ignore | Effect::Stop => {}
-    }
-    // A device that was told to stop too late runs what it runs all the same. A repetition may be older than what the
-    // device has said since.
-    if report.progress.tells_running() && effect != Effect::Ignore {
-        record_running(&mut transaction, caller, device, &report.running, now).await?;
+        Effect::Ignore | Effect::Stop => return Ok(effect.verdict()),
     }
     transaction.commit().await?;
     if matches!(effect, Effect::Enter(state) if state.is_ended()) {
