@@ -118,10 +118,17 @@ pub fn trust(ca_file: Option<&Path>, otherwise: impl FnOnce() -> ServerTrust) ->
     }
 }
 
-/// Makes a clock that is not before the latest time the device has verified.
-fn seen(data: &Path, clock: Clock) -> Clock {
-    let latest = trust_store::peek(data).map(|trusted| trusted.now(DateTime::UNIX_EPOCH));
-    Clock::new(move || clock.now().max(latest.unwrap_or_default()))
+/// Makes the clock that connections go by: the machine's own, unless it is before the device's certificate was made. Then
+/// the machine does not know the time, and the latest that the device has verified is nearer. Against a clock that may be
+/// right that time is not believed: whoever stole the key that signs it could set the device past the end of every
+/// certificate, where the root that takes the key away never reaches it.
+fn connection_clock(data: &Path, clock: Clock, certificate: &Certificate) -> Clock {
+    let latest = trust_store::peek(data).map(|trusted| trusted.now(DateTime::UNIX_EPOCH)).unwrap_or_default();
+    let made_at = certificate.not_before;
+    Clock::new(move || {
+        let now = clock.now();
+        if now < made_at { now.max(latest) } else { now }
+    })
 }
 
 /// The agent of one enrolled device.
@@ -159,8 +166,9 @@ impl Agent {
         let authority = identity::load_authority(data.path()).map_err(Error::Identity)?.ok_or(Error::NotEnrolled)?;
         let ca_file = config.ca_file.as_deref().or(enrollment.ca_file.as_deref());
         let trust = trust(ca_file, || ServerTrust::Authority(authority)).map_err(Error::Tls)?;
+        let connection_clock = connection_clock(data.path(), clock.clone(), &certificate);
         let credentials = Credentials { data: data.path().to_owned(), device: enrollment.device, key, certificate };
-        let access = Access::new(&server, trust, credentials, seen(data.path(), clock.clone()))
+        let access = Access::new(&server, trust, credentials, connection_clock)
             .map_err(|source| Error::CheckIn { server: server.to_string(), source })?;
         let client = Client::new(Arc::new(access));
         let guard = Guard::open(data.path(), clock).map_err(Error::Trust)?;

@@ -11,11 +11,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
-use crate::frame::{decode, encode};
+use crate::frame::{decode, encode, next_generation};
 use crate::machine::State;
 
 const MAGIC: &[u8; 8] = b"OTAJRNL1";
 const NAMES: [&str; 2] = ["state.0", "state.1"];
+
+/// Highest sequence that a record has. A million reports a second take 146,000 years to it; the protocol's numbers go on
+/// for as long again, so that nobody who counts on from a record comes to their end.
+const MAX_SEQUENCE: u64 = 1 << 62;
 
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,10 +75,10 @@ impl Journal {
     /// Saves a record. When this returns without an error, the record survives a power cut.
     pub fn save(&mut self, record: &Record) -> Result<(), SaveError> {
         let payload = serde_json::to_vec(record).map_err(SaveError::Encode)?;
-        let generation = self.generation + 1;
+        let failed = |path: &Path, source| SaveError::Write { path: path.to_owned(), source };
+        let generation = next_generation(self.generation).map_err(|error| failed(&self.folder, error))?;
         let path = self.folder.join(NAMES[usize::from(generation % 2 == 1)]);
-        durable::write(&path, &encode(MAGIC, generation, &payload), 0o644)
-            .map_err(|source| SaveError::Write { path, source })?;
+        durable::write(&path, &encode(MAGIC, generation, &payload), 0o644).map_err(|error| failed(&path, error))?;
         self.generation = generation;
         Ok(())
     }
@@ -94,8 +98,10 @@ fn read(folder: &Path) -> io::Result<(u64, Found)> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let record =
-            decode(MAGIC, &bytes).and_then(|(number, payload)| Some((number, serde_json::from_slice(payload).ok()?)));
+        let record = decode(MAGIC, &bytes).and_then(|(number, payload)| {
+            let record: Box<Record> = serde_json::from_slice(payload).ok()?;
+            (record.sequence <= MAX_SEQUENCE).then_some((number, record))
+        });
         match record {
             Some((number, record)) if number >= generation => {
                 generation = number;
@@ -114,6 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::frame::MAX_GENERATION;
 
     fn record(sequence: u64) -> Record {
         Record { sequence, ..Record::default() }
@@ -157,6 +164,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(NAMES[1]), encode(MAGIC, 1, br#"{"from":"the future"}"#)).unwrap();
         assert_eq!(peek(folder.path()).unwrap(), Found::Unreadable);
+    }
+
+    #[test]
+    fn numbers_at_their_end_are_no_record_and_none_is_counted_past_it() {
+        let folder = tempfile::tempdir().unwrap();
+        saved(folder.path(), 1);
+        let put = |generation, sequence| {
+            let json = serde_json::to_vec(&record(sequence)).unwrap();
+            fs::write(folder.path().join(NAMES[0]), encode(MAGIC, generation, &json)).unwrap();
+        };
+        for (generation, sequence) in [(u64::MAX, 7), (MAX_GENERATION + 1, 7), (9, u64::MAX), (9, MAX_SEQUENCE + 1)] {
+            put(generation, sequence);
+            assert_eq!(sequence_of(folder.path()), Some(1), "{generation}, {sequence}");
+        }
+        put(MAX_GENERATION, MAX_SEQUENCE);
+        let (mut journal, _) = Journal::open(folder.path()).unwrap();
+        journal.save(&record(8)).unwrap_err();
+        assert_eq!(sequence_of(folder.path()), Some(MAX_SEQUENCE), "what was there stays");
+    }
+
+    fn sequence_of(folder: &Path) -> Option<u64> {
+        sequence(&peek(folder).unwrap())
     }
 
     #[test]

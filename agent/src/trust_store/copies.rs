@@ -49,7 +49,7 @@ impl<D: Disk> Copies<D> {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than a trust store may hold"));
         }
         // Also a generation that was begun in vain is never used again.
-        self.generation += 1;
+        self.generation = frame::next_generation(self.generation)?;
         NAMES.into_iter().try_for_each(|name| self.write(name, self.generation, content))
     }
 
@@ -160,6 +160,21 @@ mod tests {
         disk.damage(&path("b"), |_| Some(frame::encode(MAGIC, 99, &vec![0; MAX_BYTES + 1])));
         assert_eq!(open(&disk).unwrap().1, Some(3));
         assert!(open(&disk).unwrap().0.replace(&vec![0; MAX_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn a_generation_at_the_end_of_numbers_is_no_copy_and_none_is_counted_past_it() {
+        for generation in [u64::MAX, frame::MAX_GENERATION + 1] {
+            let disk = kept();
+            disk.damage(&path("a"), |_| Some(frame::encode(MAGIC, generation, &content(1))));
+            assert_eq!(open(&disk).unwrap().1, Some(3));
+            open(&disk).unwrap().0.replace(&content(9)).unwrap();
+            assert_eq!(open(&disk).unwrap().1, Some(9));
+        }
+        let disk = kept();
+        disk.damage(&path("a"), |_| Some(frame::encode(MAGIC, frame::MAX_GENERATION, &content(7))));
+        open(&disk).unwrap().0.replace(&content(9)).unwrap_err();
+        assert_eq!(open(&disk).unwrap().1, Some(7), "what was there stays");
     }
 
     #[test]

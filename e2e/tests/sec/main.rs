@@ -11,6 +11,8 @@ mod sec_arbitrary;
 mod sec_db_rollback;
 mod sec_endless;
 mod sec_evil_server;
+mod sec_extra_dep;
+mod sec_fast_forward;
 mod sec_forged_report;
 mod sec_freeze;
 mod sec_mix_and_match;

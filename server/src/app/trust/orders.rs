@@ -227,12 +227,19 @@ fn sign(
 }
 
 /// What the device lacks.
+///
+/// A root may take a key away, and what that key signed goes with it, however high its version: with a root comes all that
+/// the root's keys have signed. Else a device that a stolen key had taken far ahead would be left there with nothing.
 fn newer(metadata: &Metadata, signed: &Signed, work: &[&Work], held: Held) -> Update {
     let after = |roots: &[Bytes], version: u64| -> Vec<Bytes> {
         roots.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)).cloned().collect()
     };
-    let new_snapshot = metadata.snapshot_version > held.image_snapshot;
-    let new_orders = signed.version > held.director;
+    let image_roots = after(&metadata.image_roots, held.image_root);
+    let director_roots = after(&metadata.director_roots, held.director_root);
+    let (new_image_root, new_director_root) = (!image_roots.is_empty(), !director_roots.is_empty());
+    let new_timestamp = metadata.versions.image_timestamp > held.image_timestamp || new_image_root;
+    let new_snapshot = metadata.snapshot_version > held.image_snapshot || new_image_root;
+    let new_orders = signed.version > held.director || new_director_root;
     let paths: Vec<String> = work.iter().map(|work| path(work)).collect();
     let mut image_targets = Vec::new();
     if new_snapshot {
@@ -243,11 +250,11 @@ fn newer(metadata: &Metadata, signed: &Signed, work: &[&Work], held: Held) -> Up
         image_targets.extend(metadata.bins(paths.iter().map(String::as_str)));
     }
     Update {
-        image_roots: after(&metadata.image_roots, held.image_root),
-        image_timestamp: (metadata.versions.image_timestamp > held.image_timestamp).then(|| metadata.timestamp.clone()),
+        image_roots,
+        image_timestamp: new_timestamp.then(|| metadata.timestamp.clone()),
         image_snapshot: new_snapshot.then(|| metadata.snapshot.clone()),
         image_targets,
-        director_roots: after(&metadata.director_roots, held.director_root),
+        director_roots,
         director: new_orders
             .then(|| [&signed.timestamp, &signed.snapshot, &signed.targets].map(|bytes| bytes.clone().into())),
         freshness: None,
