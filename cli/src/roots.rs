@@ -67,7 +67,18 @@ impl Roots {
         Ok(NextRoots { image: make(Which::Image)?, director: make(Which::Director)? })
     }
 
-    fn repository(&self, which: Which) -> &Repository {
+    /// Makes sure that the root keys at hand are enough to change every key: signs the next roots, verifies them as a
+    /// device would, and throws them away.
+    pub fn suffices(&self, now: DateTime<Utc>, signers: &[&dyn Signer]) -> Result<(), Failure> {
+        let renew = |draft: &mut Draft<'_>| {
+            draft.renewed = true;
+            Ok(())
+        };
+        self.next(now, signers, &renew).map(drop)
+    }
+
+    /// Returns one of them.
+    pub fn repository(&self, which: Which) -> &Repository {
         match which {
             Which::Image => &self.image,
             Which::Director => &self.director,
@@ -82,15 +93,6 @@ pub enum Which {
     Image,
     /// What each device should run.
     Director,
-}
-
-impl Which {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Director => "director",
-        }
-    }
 }
 
 /// A root to be.
@@ -128,10 +130,10 @@ fn follow(old: &Repository, next: &Root, signers: &[&dyn Signer]) -> Result<Vec<
     let useful: Vec<&dyn Signer> =
         signers.iter().copied().filter(|signer| needed.contains(&signer.public_key().id())).collect();
     if old.root().mode == Mode::Adopted {
-        enough(old.root(), &useful, "root keys in use")?;
+        enough(old.root(), signers, "root keys in use")?;
     }
     if next.mode == Mode::Adopted {
-        enough(next, &useful, "new root keys")?;
+        enough(next, signers, "new root keys")?;
     }
     let bytes = metadata::sign(next, &useful).map_err(|error| Failure::because("cannot sign the root", &error))?;
     if old.root().mode == Mode::Adopted {
@@ -149,19 +151,21 @@ fn ids(root: &Root) -> Vec<KeyId> {
 /// Refuses when the keys at hand are too few for a root.
 fn enough(root: &Root, signers: &[&dyn Signer], what: &str) -> Result<(), Failure> {
     let known = ids(root);
-    let given: BTreeSet<KeyId> =
-        signers.iter().map(|signer| signer.public_key().id()).filter(|id| known.contains(id)).collect();
+    let (given, strange): (BTreeSet<KeyId>, BTreeSet<KeyId>) =
+        signers.iter().map(|signer| signer.public_key().id()).partition(|id| known.contains(id));
     let needed = usize::try_from(root.threshold(Role::Root)).unwrap_or(usize::MAX);
     if given.len() >= needed {
         return Ok(());
     }
     let all = known.len();
     let here = given.len();
+    let named = known.iter().map(|id| {
+        let here = if given.contains(id) { "at hand" } else { "missing" };
+        format!("{id}: {here}")
+    });
+    let strange = strange.iter().map(|id| format!("{id}: at hand, and none of the {what}"));
     Err(Failure::failed(format!("{needed} of the {all} {what} have to sign, and {here} of them at hand is too few"))
-        .details(known.iter().map(|id| {
-            let here = if given.contains(id) { "at hand" } else { "missing" };
-            format!("{id}: {here}")
-        }))
+        .details(named.chain(strange))
         .hint("name each key with --root-key FILE"))
 }
 
@@ -194,11 +198,6 @@ pub async fn change(
         }
     }
     Err(Failure::failed("others change the roots at the same time").hint("repeat the command in a moment"))
-}
-
-/// Says in a word which repository a document is of.
-pub fn name(which: Which) -> &'static str {
-    which.as_str()
 }
 
 #[cfg(test)]

@@ -206,6 +206,8 @@ kinds! {
     RootAdopted = "root.adopted",
     /// A key may sign targets from then on.
     TargetsKeyAdded = "targets_key.added",
+    /// A key of the server's was made that waits for a root of the operators.
+    ServerKeyPrepared = "server_key.prepared",
     /// A key of the server's was replaced.
     ServerKeyRotated = "server_key.rotated",
     /// What a device should run was signed for the road.

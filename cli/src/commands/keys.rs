@@ -2,14 +2,21 @@
 
 mod adopt;
 mod drill;
+mod online;
 mod rotate;
 mod status;
 mod targets;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
-use ota_trust::key::Signer;
+use ota_trust::{
+    key::{KeyId, PrivateKey, PublicKey, Signer},
+    metadata::{Role, Root},
+};
 
 use crate::{
     consent::Asker,
@@ -100,19 +107,42 @@ struct RootKeyFiles {
     signers: Vec<Box<dyn Signer>>,
 }
 
-/// Makes the files of new root keys. Those that are there are taken: they are of an earlier run that was interrupted.
-fn root_key_files(folder: &Path, of: u32) -> Result<RootKeyFiles, Failure> {
-    let mut files = RootKeyFiles { paths: Vec::new(), signers: Vec::new() };
-    for number in 1..=of {
-        let path = folder.join(format!("root-{number}.pem"));
-        let key = match signing::open(&path)? {
-            Some(key) => key,
-            None => signing::create(&path)?,
-        };
-        files.paths.push(path);
-        files.signers.push(Box::new(key));
+impl RootKeyFiles {
+    /// Makes the files of new root keys. Those that are there are taken: they are of an earlier run that was interrupted.
+    fn make(folder: &Path, of: u32) -> Result<Self, Failure> {
+        Self::collect(folder, of, |path| match signing::open(path)? {
+            Some(key) => Ok(Some(key)),
+            None => signing::create(path).map(Some),
+        })
     }
-    Ok(files)
+
+    /// Opens those that are there, and makes none.
+    fn open(folder: &Path, of: u32) -> Result<Self, Failure> {
+        Self::collect(folder, of, signing::open)
+    }
+
+    fn collect(
+        folder: &Path,
+        of: u32,
+        key: impl Fn(&Path) -> Result<Option<PrivateKey>, Failure>,
+    ) -> Result<Self, Failure> {
+        let mut files = Self { paths: Vec::new(), signers: Vec::new() };
+        for number in 1..=of {
+            let path = folder.join(format!("root-{number}.pem"));
+            if let Some(key) = key(&path)? {
+                files.paths.push(path);
+                files.signers.push(Box::new(key));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Whether a root names the keys of these files and no others, and asks for as many signatures.
+    fn are_those_of(&self, root: &Root, quorum: Quorum) -> bool {
+        let ours: BTreeSet<KeyId> = self.signers.iter().map(|signer| signer.public_key().id()).collect();
+        let named: BTreeSet<KeyId> = root.keys_of(Role::Root).map(PublicKey::id).collect();
+        ours == named && root.threshold(Role::Root) == quorum.threshold
+    }
 }
 
 /// Says plainly what is to be done with the files of root keys.
@@ -154,9 +184,12 @@ mod tests {
     fn root_keys_of_an_interrupted_run_are_used_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("roots");
-        let first: Vec<_> = root_key_files(&path, 2).unwrap().signers.iter().map(|key| key.public_key().id()).collect();
-        let again: Vec<_> = root_key_files(&path, 3).unwrap().signers.iter().map(|key| key.public_key().id()).collect();
+        let first: Vec<_> =
+            RootKeyFiles::make(&path, 2).unwrap().signers.iter().map(|key| key.public_key().id()).collect();
+        let again: Vec<_> =
+            RootKeyFiles::make(&path, 3).unwrap().signers.iter().map(|key| key.public_key().id()).collect();
         assert_eq!(again[..2], first);
         assert_eq!(again.len(), 3);
+        assert_eq!(RootKeyFiles::open(&path, 5).unwrap().paths.len(), 3);
     }
 }

@@ -24,7 +24,7 @@ use ota_server::app::{
 use ota_trust::{
     device::{Order, Trusted, Update},
     image::Catalog,
-    key::{PrivateKey, Signer},
+    key::{PrivateKey, PublicKey, Signer},
     metadata::{self, Mode, Role, Root, Timestamp},
 };
 use prost::Message as _;
@@ -465,8 +465,8 @@ async fn operators_who_take_the_root_keys_over_leave_the_server_none() {
     let public_key = owners[0].public_key().to_spki_der().into();
     let refused = admin.trust().add_targets_key(admin::AddTargetsKeyRequest { public_key }).await.unwrap_err();
     assert_refused(&refused, Code::FailedPrecondition, "ROOT_ADOPTED");
-    for (repository, role) in ROLES {
-        let request = RotateServerKeyRequest { repository: repository.into(), role: role.to_owned() };
+    for repository in [Repository::Image, Repository::Director] {
+        let request = RotateServerKeyRequest { repository: repository.into(), role: "root".to_owned() };
         let refused = admin.trust().rotate_server_key(request).await.unwrap_err();
         assert_refused(&refused, Code::FailedPrecondition, "ROOT_ADOPTED");
     }
@@ -488,6 +488,75 @@ async fn operators_who_take_the_root_keys_over_leave_the_server_none() {
     trust::keep_fresh(server.app(), Utc::now() + TimeDelta::days(200)).await.unwrap();
     assert_eq!(root(&admin, Repository::Image).await.version, image.version + 1);
     admin.publish("app", "2.0.0", &unique_payload(100)).await;
+}
+
+/// Takes both roots over with new keys of which two have to sign.
+async fn take_over(admin: &Operator) -> [PrivateKey; 3] {
+    let owners = [(); 3].map(|()| PrivateKey::generate().unwrap());
+    let image_root = adopted(&root(admin, Repository::Image).await, &owners, 2).into();
+    let director_root = adopted(&root(admin, Repository::Director).await, &owners, 2).into();
+    admin.trust().publish_roots(PublishRootsRequest { image_root, director_root }).await.unwrap();
+    owners
+}
+
+#[tokio::test]
+async fn a_key_made_for_operators_waits_for_the_root_that_names_it() {
+    let server = TestServer::start().await;
+    let replica = server.replica().await;
+    let admin = server.admin();
+    let device = admin.enroll().await;
+    let mut trusted = enrolled(&admin, &device).await;
+    admin.publish("app", "1.0.0", &unique_payload(100)).await;
+    let owners = take_over(&admin).await;
+    let before = key_names(server.pool()).await;
+    for (round, (repository, role)) in (2..).zip(ROLES.into_iter().filter(|(_, role)| *role != "root")) {
+        let current = root(&admin, repository).await;
+        let prepare = async |admin: &Operator| {
+            let request = RotateServerKeyRequest { repository: repository.into(), role: role.to_owned() };
+            admin.trust().rotate_server_key(request).await.unwrap().into_inner()
+        };
+        let answer = prepare(&admin).await;
+        assert!(answer.awaits_root);
+        // Whoever begins again goes on with the same key, on any replica, and meanwhile nothing is different.
+        assert_eq!(prepare(&admin.at(&replica.url())).await, answer);
+        assert_eq!(root(&admin, repository).await, current);
+        admin.publish("app", &format!("{round}.0.0-rc"), &unique_payload(100)).await;
+
+        let key = PublicKey::from_spki_der(&answer.public_key).unwrap();
+        assert_eq!(key.id().to_string(), answer.key_id);
+        let roles = if repository == Repository::Image { vec![role] } else { vec!["targets", "snapshot", "timestamp"] };
+        let next = |roles: &[&str]| {
+            let mut next = current.next(Utc::now() + Role::Root.lifetime());
+            for role in Role::ALL.into_iter().filter(|one| roles.contains(&one.as_str())) {
+                next.set_role(role, 1, &[&key]);
+            }
+            bytes::Bytes::from(metadata::sign(&next, &[&owners[0], &owners[2]]).unwrap())
+        };
+        let publish = async |document: bytes::Bytes| {
+            let request = match repository {
+                Repository::Director => PublishRootsRequest { director_root: document, ..Default::default() },
+                Repository::Image | Repository::Unspecified => {
+                    PublishRootsRequest { image_root: document, ..Default::default() }
+                }
+            };
+            admin.trust().publish_roots(request).await
+        };
+        // The key is for all that it is to sign, or for nothing.
+        if let [first, _, _] = roles.as_slice() {
+            let refused = publish(next(&[first])).await.unwrap_err();
+            assert_refused(&refused, Code::InvalidArgument, "METADATA_INVALID");
+        }
+        publish(next(&roles)).await.unwrap();
+        assert_eq!(key_names(server.pool()).await, before, "a key that waited is left");
+
+        let release = admin.publish("app", &format!("{round}.0.0"), &unique_payload(100)).await;
+        admin.assign(&release, &[&device]).await;
+        let granted = device.granted().await;
+        let answer = check_in(&device, &trusted, &[round; 16]).await;
+        trusted = trusted.update(&update(&answer.metadata.unwrap()), Some(&[round; 16]), Utc::now()).unwrap();
+        trusted.authorize(&order(&granted), Utc::now()).unwrap();
+        device.complete(&granted).await;
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod fleet;
 mod first_evening;
 mod hostile_archive;
 mod identity;
+mod keys;
 mod kill;
 mod memory;
 mod server_program;

@@ -8892,12 +8892,18 @@ pub struct RotateServerKeyRequest {
     #[prost(string, tag = "2")]
     pub role: ::prost::alloc::string::String,
 }
-/// The key is replaced.
+/// The key is made.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateServerKeyResponse {
     /// The new key's id.
     #[prost(string, tag = "1")]
     pub key_id: ::prost::alloc::string::String,
+    /// The new key: a SubjectPublicKeyInfo, DER.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub public_key: ::prost::bytes::Bytes,
+    /// Whether it signs only once a root that names it for the role is published. Else it has replaced the old one already.
+    #[prost(bool, tag = "3")]
+    pub awaits_root: bool,
 }
 /// For which device, and for how long.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -9162,7 +9168,8 @@ pub mod trust_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Publishes the next roots, signed elsewhere by the thresholds of the roots they follow and of their own. While the
-        /// server holds the root keys it adds its signatures.
+        /// server holds the root keys it adds its signatures. A key that `RotateServerKey` made replaces the one before it with
+        /// the root that names it.
         /// Errors: ABORTED `METADATA_OUTDATED`; INVALID_ARGUMENT `METADATA_INVALID`.
         pub async fn publish_roots(
             &mut self,
@@ -9215,8 +9222,9 @@ pub mod trust_service_client {
                 .insert(GrpcMethod::new("ota.admin.v1.TrustService", "AddTargetsKey"));
             self.inner.unary(req, path, codec).await
         }
-        /// Replaces a key that the server holds. Needs the server to hold the root keys.
-        /// Errors: FAILED_PRECONDITION `ROOT_ADOPTED`.
+        /// Replaces a key that the server holds. When the operators hold the root keys, the server makes the new key and keeps it
+        /// until a root that they sign names it; it answers with the same key until then.
+        /// Errors: FAILED_PRECONDITION `ROOT_ADOPTED` for a root key that is not the server's any more.
         pub async fn rotate_server_key(
             &mut self,
             request: impl tonic::IntoRequest<super::RotateServerKeyRequest>,
@@ -9311,7 +9319,8 @@ pub mod trust_service_server {
             tonic::Status,
         >;
         /// Publishes the next roots, signed elsewhere by the thresholds of the roots they follow and of their own. While the
-        /// server holds the root keys it adds its signatures.
+        /// server holds the root keys it adds its signatures. A key that `RotateServerKey` made replaces the one before it with
+        /// the root that names it.
         /// Errors: ABORTED `METADATA_OUTDATED`; INVALID_ARGUMENT `METADATA_INVALID`.
         async fn publish_roots(
             &self,
@@ -9330,8 +9339,9 @@ pub mod trust_service_server {
             tonic::Response<super::AddTargetsKeyResponse>,
             tonic::Status,
         >;
-        /// Replaces a key that the server holds. Needs the server to hold the root keys.
-        /// Errors: FAILED_PRECONDITION `ROOT_ADOPTED`.
+        /// Replaces a key that the server holds. When the operators hold the root keys, the server makes the new key and keeps it
+        /// until a root that they sign names it; it answers with the same key until then.
+        /// Errors: FAILED_PRECONDITION `ROOT_ADOPTED` for a root key that is not the server's any more.
         async fn rotate_server_key(
             &self,
             request: tonic::Request<super::RotateServerKeyRequest>,

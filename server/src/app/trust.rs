@@ -11,6 +11,7 @@ mod orders;
 mod published;
 mod repository;
 mod roots;
+mod rotation;
 mod status;
 mod targets;
 mod upkeep;
@@ -19,7 +20,8 @@ use ota_trust::image::PublishError;
 
 pub use orders::{Asked, Export, Held, Remembered, Update, export, update};
 pub use published::Published;
-pub use roots::{NewRoots, RotatedKey, add_targets_key, publish_roots, rotate};
+pub use roots::{NewRoots, add_targets_key, publish_roots};
+pub use rotation::{Rotated, RotatedKey, rotate};
 pub use status::{KeyStatus, RoleStatus, TrustStatus, document, status, warnings};
 pub use targets::publish_targets;
 pub use upkeep::keep_fresh;

@@ -99,6 +99,12 @@ pub enum KeyName {
     DirectorRoot,
     /// Signs what each device should run, and that it is fresh.
     Director,
+    /// Replaces [`Self::ImageSnapshot`] with the root of the operators that names it.
+    NextImageSnapshot,
+    /// Replaces [`Self::ImageTimestamp`] with the root of the operators that names it.
+    NextImageTimestamp,
+    /// Replaces [`Self::Director`] with the root of the operators that names it.
+    NextDirector,
 }
 
 impl KeyName {
@@ -114,6 +120,9 @@ impl KeyName {
             Self::ImageTimestamp => "image-timestamp",
             Self::DirectorRoot => "director-root",
             Self::Director => "director",
+            Self::NextImageSnapshot => "next-image-snapshot",
+            Self::NextImageTimestamp => "next-image-timestamp",
+            Self::NextDirector => "next-director",
         }
     }
 }

@@ -5,7 +5,7 @@ use ota_trust::key::PrivateKey;
 use super::{KeyName, OpenError, damaged, kek::KeyEncryptionKey, unseal};
 use crate::db::server_key::ServerKey;
 
-/// The keys that sign metadata, opened. What the operators have taken over is not there.
+/// The keys that sign metadata, opened. What the operators have taken over is not there, nor what waits for nothing.
 #[derive(Debug)]
 pub struct SigningKeys {
     /// Signs roots of the image repository.
@@ -20,6 +20,12 @@ pub struct SigningKeys {
     pub director_root: Option<PrivateKey>,
     /// Signs everything else of the director repository.
     pub director: PrivateKey,
+    /// Waits for a root that names it for snapshots of the image repository.
+    pub next_image_snapshot: Option<PrivateKey>,
+    /// Waits for a root that names it for timestamps of the image repository.
+    pub next_image_timestamp: Option<PrivateKey>,
+    /// Waits for a root that names it for the director repository.
+    pub next_director: Option<PrivateKey>,
 }
 
 impl SigningKeys {
@@ -32,6 +38,9 @@ impl SigningKeys {
             image_timestamp: PrivateKey::generate()?,
             director_root: Some(PrivateKey::generate()?),
             director: PrivateKey::generate()?,
+            next_image_snapshot: None,
+            next_image_timestamp: None,
+            next_director: None,
         })
     }
 
@@ -40,17 +49,20 @@ impl SigningKeys {
             let (_, private_key) = unseal(kek, keys, name)?;
             PrivateKey::from_pkcs8_der(&private_key).map_err(|error| damaged(name, error))
         };
-        let unless_given_up = |name: KeyName| match keys.iter().any(|key| key.name == name.as_str()) {
+        let if_there = |name: KeyName| match keys.iter().any(|key| key.name == name.as_str()) {
             true => key(name).map(Some),
             false => Ok(None),
         };
         Ok(Self {
-            image_root: unless_given_up(KeyName::ImageRoot)?,
-            image_targets: unless_given_up(KeyName::ImageTargets)?,
+            image_root: if_there(KeyName::ImageRoot)?,
+            image_targets: if_there(KeyName::ImageTargets)?,
             image_snapshot: key(KeyName::ImageSnapshot)?,
             image_timestamp: key(KeyName::ImageTimestamp)?,
-            director_root: unless_given_up(KeyName::DirectorRoot)?,
+            director_root: if_there(KeyName::DirectorRoot)?,
             director: key(KeyName::Director)?,
+            next_image_snapshot: if_there(KeyName::NextImageSnapshot)?,
+            next_image_timestamp: if_there(KeyName::NextImageTimestamp)?,
+            next_director: if_there(KeyName::NextDirector)?,
         })
     }
 
@@ -63,6 +75,9 @@ impl SigningKeys {
             (KeyName::ImageTimestamp, Some(&self.image_timestamp)),
             (KeyName::DirectorRoot, self.director_root.as_ref()),
             (KeyName::Director, Some(&self.director)),
+            (KeyName::NextImageSnapshot, self.next_image_snapshot.as_ref()),
+            (KeyName::NextImageTimestamp, self.next_image_timestamp.as_ref()),
+            (KeyName::NextDirector, self.next_director.as_ref()),
         ]
         .into_iter()
         .filter_map(|(name, key)| Some((name, key?)))

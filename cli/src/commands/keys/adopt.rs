@@ -10,7 +10,7 @@ use ota_trust::{
 };
 use serde_json::json;
 
-use super::{Quorum, RootKeyFiles, borrowed, explain_files, root_key_files};
+use super::{Quorum, RootKeyFiles, borrowed, explain_files};
 use crate::{
     client::Client,
     error::Failure,
@@ -63,7 +63,7 @@ impl Adopt {
             None => session.targets_key_path(client.context())?.with_extension("root-keys"),
         };
         let roots = Roots::refresh(session, &client).await?;
-        if roots.mode() == Mode::Managed {
+        let RootKeyFiles { paths, signers } = if roots.mode() == Mode::Managed {
             session.asker.confirm(
                 &format!(
                     "Take the root keys over? {} of {} files in {} will be needed to change any key, for ever.",
@@ -73,18 +73,17 @@ impl Adopt {
                 ),
                 self.yes,
             )?;
-        } else if !folder.join("root-1.pem").exists() {
-            return Err(Failure::failed("the root keys are not the server's any more: somebody took them over")
-                .hint("see `otactl keys status`; `otactl keys rotate root` replaces root keys"));
-        }
-        let key = self.key.ready(session, &client).await?;
-        let RootKeyFiles { paths, signers } = root_key_files(&folder, quorum.of)?;
-        if roots.mode() == Mode::Managed {
+            let key = self.key.ready(session, &client).await?;
+            let files = RootKeyFiles::make(&folder, quorum.of)?;
             let servers = server_targets_keys(&client).await?;
             // Everything that is listed has to be signed by a key that stays.
             publication::publish_all(session, &client, &key).await?;
-            take_over(session, &client, &borrowed(&signers), quorum, &servers).await?;
-        }
+            take_over(session, &client, &borrowed(&files.signers), quorum, &servers).await?;
+            files
+        } else {
+            // By an earlier run whose answer was lost, or by somebody else: the files tell.
+            RootKeyFiles::open(&folder, Quorum::MOST)?
+        };
         let roots = Roots::refresh(session, &client).await?;
         check(&roots, &borrowed(&signers), quorum)?;
         let expires = Some(time::timestamp(roots.image.root().expires));
@@ -155,15 +154,24 @@ async fn server_targets_keys(client: &Client) -> Result<BTreeSet<KeyId>, Failure
         .collect())
 }
 
-/// Makes sure that both roots are those of the files.
+/// Makes sure that both roots are those of the files, and were made as was asked.
 fn check(roots: &Roots, signers: &[&dyn Signer], quorum: Quorum) -> Result<(), Failure> {
     let ours: BTreeSet<KeyId> = signers.iter().map(|signer| signer.public_key().id()).collect();
     for repository in [&roots.image, &roots.director] {
         let root = repository.root();
         let named: BTreeSet<KeyId> = root.keys_of(Role::Root).map(|key| key.id()).collect();
-        if root.mode != Mode::Adopted || named != ours || root.threshold(Role::Root) != quorum.threshold {
-            return Err(Failure::failed("somebody else took the root keys over: the files here are not the root keys")
-                .hint("see `otactl keys status`, and find out who"));
+        let (threshold, of) = (root.threshold(Role::Root), named.len());
+        if root.mode != Mode::Adopted || named != ours {
+            return Err(Failure::failed("the root keys are not the server's any more, and their files are not here")
+                .hint(
+                    "somebody took them over: see `otactl keys status`; `otactl keys rotate root` replaces root keys",
+                ));
+        }
+        if (threshold, u32::try_from(of)) != (quorum.threshold, Ok(quorum.of)) {
+            return Err(Failure::failed(format!(
+                "the root keys were taken over already: {threshold} of {of} have to sign"
+            ))
+            .hint("`otactl keys rotate root` replaces them, and can change how many there are"));
         }
     }
     Ok(())

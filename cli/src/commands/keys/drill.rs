@@ -8,7 +8,7 @@ use super::{RootKeys, borrowed};
 use crate::{
     error::Failure,
     output::{Cell, Document, Fact, Tone},
-    roots::{Draft, Roots},
+    roots::Roots,
     session::Session,
 };
 
@@ -34,12 +34,7 @@ impl Drill {
                 .hint("`otactl keys adopt` takes them over"));
         }
         let signers = self.keys.open(session.asker)?;
-        let renew = |draft: &mut Draft<'_>| {
-            draft.renewed = true;
-            Ok(())
-        };
-        // Verified inside, as devices do.
-        roots.next(session.now(), &borrowed(&signers), &renew)?;
+        roots.suffices(session.now(), &borrowed(&signers))?;
         let root = roots.image.root();
         let (threshold, of) = (root.threshold(Role::Root), root.keys_of(Role::Root).count());
         let ids: Vec<_> = signers.iter().map(|signer| signer.public_key().id().to_string()).collect();

@@ -9,7 +9,11 @@ use ota_trust::{
     metadata::{Mode, Role as TufRole},
 };
 
-use super::{Quorum, RootKeyFiles, RootKeys, borrowed, explain_files, root_key_files, targets};
+use super::{
+    Quorum, RootKeyFiles, RootKeys, borrowed, explain_files,
+    online::{self, OnlineKey},
+    targets,
+};
 use crate::{
     client::Client,
     error::Failure,
@@ -28,11 +32,16 @@ old ones have to be named with --root-key.
 targets: replaces your own signing key. Everything listed is signed again with the new one, and the old one may not sign \
 any more; its file is kept under another name.
 
-snapshot, timestamp, director: the server makes new ones. It can do that for as long as it holds the root keys.
+snapshot, timestamp, director: the server makes a new one and uses it from the root on that names it. While the server holds \
+the root keys it signs that root itself; once they are yours, enough of them have to be named with --root-key. What was \
+signed with the old key, also by a thief, counts no more with any device from then on.
+
+A run that was interrupted is repeated with the same arguments.
 
 Examples:
   otactl keys rotate targets
   otactl keys rotate targets --root-key root-1.pem --root-key root-2.pem
+  otactl keys rotate timestamp --root-key root-1.pem --root-key root-2.pem
   otactl keys rotate root --root-key root-1.pem --root-key root-2.pem --out /media/usb/new-root-keys")]
 pub struct Rotate {
     /// Which keys: root, targets, snapshot, timestamp or director
@@ -85,19 +94,17 @@ impl Rotate {
                 let both = [(WireRepository::Image, "root"), (WireRepository::Director, "root")];
                 self.servers(session, &client, &both).await
             }
-            (Role::Snapshot, Mode::Managed) => {
-                self.servers(session, &client, &[(WireRepository::Image, "snapshot")]).await
-            }
-            (Role::Timestamp, Mode::Managed) => {
-                self.servers(session, &client, &[(WireRepository::Image, "timestamp")]).await
-            }
-            (Role::Director, Mode::Managed) => {
-                self.servers(session, &client, &[(WireRepository::Director, "targets")]).await
-            }
-            (Role::Snapshot | Role::Timestamp | Role::Director, Mode::Adopted) => {
-                Err(Failure::failed("the server makes new keys of its own only while it holds the root keys")
-                    .hint("rotate them before `otactl keys adopt`"))
-            }
+            (Role::Snapshot, _) => self.online(session, &client, mode, &online::SNAPSHOT).await,
+            (Role::Timestamp, _) => self.online(session, &client, mode, &online::TIMESTAMP).await,
+            (Role::Director, _) => self.online(session, &client, mode, &online::DIRECTOR).await,
+        }
+    }
+
+    /// Replaces a key that the server signs with every day.
+    async fn online(&self, session: &mut Session, client: &Client, mode: Mode, key: &OnlineKey) -> Result<(), Failure> {
+        match mode {
+            Mode::Managed => self.servers(session, client, &[(key.repository, key.role)]).await,
+            Mode::Adopted => key.rotate(session, client, &self.root_keys, self.yes).await,
         }
     }
 
@@ -131,15 +138,27 @@ impl Rotate {
                 .hint("say --out DIR, with a folder of their own")
         })?;
         let old = self.root_keys.open(session.asker)?;
-        session.asker.confirm(&format!("Replace the root keys by new ones in {}?", folder.display()), self.yes)?;
-        let RootKeyFiles { paths, signers: new } = root_key_files(&folder, quorum.of)?;
-        let new_public: Vec<_> = new.iter().map(|signer| signer.public_key()).collect();
-        let edit = |draft: &mut Draft<'_>| {
-            draft.root.set_role(TufRole::Root, quorum.threshold, &new_public);
-            Ok(())
+        let there = RootKeyFiles::open(&folder, quorum.of)?;
+        let paths = if there.are_those_of(root, quorum) {
+            // An earlier run got as far as this, and its answer was lost; unless these are the keys to be replaced.
+            if old.iter().any(|key| root.keys_of(TufRole::Root).any(|named| named == key.public_key())) {
+                return Err(Failure::usage(format!("{} has the root keys that are in use", folder.display()))
+                    .hint("say --out DIR, with a folder of its own for the new ones"));
+            }
+            there.paths
+        } else {
+            roots.suffices(session.now(), &borrowed(&old))?;
+            session.asker.confirm(&format!("Replace the root keys by new ones in {}?", folder.display()), self.yes)?;
+            let RootKeyFiles { paths, signers: new } = RootKeyFiles::make(&folder, quorum.of)?;
+            let public: Vec<_> = new.iter().map(|signer| signer.public_key()).collect();
+            let edit = |draft: &mut Draft<'_>| {
+                draft.root.set_role(TufRole::Root, quorum.threshold, &public);
+                Ok(())
+            };
+            let signers: Vec<&dyn Signer> = borrowed(&old).into_iter().chain(borrowed(&new)).collect();
+            roots::change(session, client, &signers, edit).await?;
+            paths
         };
-        let signers: Vec<&dyn Signer> = borrowed(&old).into_iter().chain(borrowed(&new)).collect();
-        roots::change(session, client, &signers, edit).await?;
         session.printer.line("the root keys are replaced; the old ones sign nothing any more")?;
         session.printer.flush()?;
         explain_files(session, quorum, &paths);

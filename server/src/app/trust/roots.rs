@@ -7,13 +7,13 @@ use chrono::{DateTime, Utc};
 use ota_domain::event::Kind;
 use ota_trust::{
     image,
-    key::{KeyId, PrivateKey, PublicKey, Signer},
+    key::{KeyId, PrivateKey, PublicKey, Signer as _},
     metadata::{self, Mode, Role, Root},
     verify,
 };
 use sqlx::PgConnection;
 
-use super::{invalid, outdated, refused, repository};
+use super::{invalid, outdated, refused, repository, rotation};
 use crate::{
     app::{App, Error, Reason, Result},
     auth::Caller,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The roles of the director repository that share one key.
-const DIRECTOR_ROLES: [Role; 3] = [Role::Targets, Role::Snapshot, Role::Timestamp];
+pub(super) const DIRECTOR_ROLES: [Role; 3] = [Role::Targets, Role::Snapshot, Role::Timestamp];
 
 /// Roots signed elsewhere.
 #[derive(Debug, Clone, Default)]
@@ -37,71 +37,15 @@ pub struct NewRoots {
     pub director: Option<Vec<u8>>,
 }
 
-/// A key of the server's that can be replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RotatedKey {
-    /// Signs roots of the image repository.
-    ImageRoot,
-    /// Signs snapshots of the image repository.
-    ImageSnapshot,
-    /// Signs timestamps of the image repository.
-    ImageTimestamp,
-    /// Signs roots of the director repository.
-    DirectorRoot,
-    /// Signs everything else of the director repository.
-    Director,
-}
-
-impl RotatedKey {
-    /// The key that signs a role of a repository, if the server may replace it.
-    #[must_use]
-    pub fn of(repository: Repository, role: &str) -> Option<Self> {
-        match (repository, role) {
-            (Repository::Image, "root") => Some(Self::ImageRoot),
-            (Repository::Image, "snapshot") => Some(Self::ImageSnapshot),
-            (Repository::Image, "timestamp") => Some(Self::ImageTimestamp),
-            (Repository::Director, "root") => Some(Self::DirectorRoot),
-            (Repository::Director, "targets") => Some(Self::Director),
-            (Repository::Image | Repository::Director, _) => None,
-        }
-    }
-
-    fn name(self) -> KeyName {
-        match self {
-            Self::ImageRoot => KeyName::ImageRoot,
-            Self::ImageSnapshot => KeyName::ImageSnapshot,
-            Self::ImageTimestamp => KeyName::ImageTimestamp,
-            Self::DirectorRoot => KeyName::DirectorRoot,
-            Self::Director => KeyName::Director,
-        }
-    }
-
-    fn repository(self) -> Repository {
-        match self {
-            Self::ImageRoot | Self::ImageSnapshot | Self::ImageTimestamp => Repository::Image,
-            Self::DirectorRoot | Self::Director => Repository::Director,
-        }
-    }
-
-    fn roles(self) -> &'static [Role] {
-        match self {
-            Self::ImageRoot | Self::DirectorRoot => &[Role::Root],
-            Self::ImageSnapshot => &[Role::Snapshot],
-            Self::ImageTimestamp => &[Role::Timestamp],
-            Self::Director => &DIRECTOR_ROLES,
-        }
-    }
-}
-
 /// Both repositories as they stand, locked for whoever signs the next root.
-struct Standing {
+pub(super) struct Standing {
     image: verify::Repository,
     director: verify::Repository,
-    keys: SigningKeys,
+    pub(super) keys: SigningKeys,
 }
 
 impl Standing {
-    async fn lock(app: &App, connection: &mut PgConnection) -> Result<Self> {
+    pub(super) async fn lock(app: &App, connection: &mut PgConnection) -> Result<Self> {
         db::trust_metadata::lock(&mut *connection).await?;
         let image = repository::load(&mut *connection).await?;
         let director = db::trust_metadata::newest(&mut *connection, Repository::Director, Role::Root.as_str())
@@ -119,7 +63,7 @@ impl Standing {
     }
 
     /// The key that signs the next root.
-    fn root_key(&self, repository: Repository) -> Result<&PrivateKey> {
+    pub(super) fn root_key(&self, repository: Repository) -> Result<&PrivateKey> {
         let key = match repository {
             Repository::Image => self.keys.image_root.as_ref(),
             Repository::Director => self.keys.director_root.as_ref(),
@@ -130,8 +74,13 @@ impl Standing {
         })
     }
 
-    /// The next root of a repository with these keys for these roles, signed by the server.
-    fn next(&self, repository: Repository, change: impl FnOnce(&mut Root), now: DateTime<Utc>) -> Result<Root> {
+    /// The next root of a repository with what `change` does to it. The server has to hold the root keys.
+    pub(super) fn next(
+        &self,
+        repository: Repository,
+        change: impl FnOnce(&mut Root),
+        now: DateTime<Utc>,
+    ) -> Result<Root> {
         self.root_key(repository)?;
         let mut root = self.root(repository).next(now + Role::Root.lifetime());
         change(&mut root);
@@ -139,7 +88,7 @@ impl Standing {
     }
 
     /// Follows a root and stores it. The `keys` are those that the root names.
-    async fn follow(
+    pub(super) async fn follow(
         &self,
         connection: &mut PgConnection,
         repository: Repository,
@@ -181,7 +130,7 @@ impl Standing {
 ///
 /// # Errors
 /// `METADATA_OUTDATED` for roots that do not follow the newest; `METADATA_INVALID` for those that no device would follow,
-/// or with which the server could not go on.
+/// or with which the server could not go on. A key that waited for one of the roots takes its place with it.
 pub async fn publish_roots(app: &App, caller: &Caller, roots: &NewRoots, now: DateTime<Utc>) -> Result<Mode> {
     let given = [(Repository::Image, &roots.image), (Repository::Director, &roots.director)];
     let mut tx = app.pool.begin().await?;
@@ -211,7 +160,9 @@ pub async fn publish_roots(app: &App, caller: &Caller, roots: &NewRoots, now: Da
             Err(_) => bytes.clone(),
         };
         check_mode(&standing, &root)?;
-        standing.follow(&mut tx, repository, &bytes, &standing.keys, now).await?;
+        let mut keys = app.keys.signing(&mut tx).await?;
+        rotation::promote(app, &mut tx, caller, &mut keys, repository, &root, now).await?;
+        standing.follow(&mut tx, repository, &bytes, &keys, now).await?;
         record_root(&mut tx, caller, repository, &root).await?;
     }
     let mode = match modes.as_slice() {
@@ -278,42 +229,6 @@ pub async fn add_targets_key(app: &App, caller: &Caller, key: &PublicKey, now: D
     standing.follow(&mut tx, Repository::Image, &signed, &standing.keys, now).await?;
     let event =
         NewEvent::new(Kind::TargetsKeyAdded, "metadata/image/root").detail("key", &id).detail("version", root.version);
-    db::event::record(&mut tx, caller, event).await?;
-    db::notify::events(&mut tx).await?;
-    tx.commit().await?;
-    Ok(id)
-}
-
-/// Replaces a key of the server's by a new one. Answers with the new key's id.
-///
-/// # Errors
-/// `ROOT_ADOPTED`.
-pub async fn rotate(app: &App, caller: &Caller, rotated: RotatedKey, now: DateTime<Utc>) -> Result<KeyId> {
-    let repository = rotated.repository();
-    let mut tx = app.pool.begin().await?;
-    let standing = Standing::lock(app, &mut tx).await?;
-    let root_key = standing.root_key(repository)?;
-    let key = PrivateKey::generate().map_err(Error::internal)?;
-    let change = |root: &mut Root| {
-        for role in rotated.roles() {
-            root.set_role(*role, 1, &[key.public_key()]);
-        }
-    };
-    let root = standing.next(repository, change, now)?;
-    let both: [&dyn Signer; 2] = [root_key, &key];
-    let signers = match rotated {
-        RotatedKey::ImageRoot | RotatedKey::DirectorRoot => &both[..],
-        RotatedKey::ImageSnapshot | RotatedKey::ImageTimestamp | RotatedKey::Director => &both[..1],
-    };
-    let signed = metadata::sign(&root, signers).map_err(Error::internal)?;
-    app.keys.replace(&mut tx, rotated.name(), &key, now).await?;
-    let keys = app.keys.signing(&mut tx).await?;
-    standing.follow(&mut tx, repository, &signed, &keys, now).await?;
-    let id = key.public_key().id();
-    let event = NewEvent::new(Kind::ServerKeyRotated, format!("metadata/{}/root", repository.as_str()))
-        .detail("name", rotated.name().as_str())
-        .detail("key", &id)
-        .detail("version", root.version);
     db::event::record(&mut tx, caller, event).await?;
     db::notify::events(&mut tx).await?;
     tx.commit().await?;

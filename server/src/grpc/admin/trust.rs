@@ -210,8 +210,9 @@ impl TrustService for Trust {
         let repository = violations.finish(repository).map_err(Error::Invalid)?;
         let rotated = RotatedKey::of(repository, &request.role)
             .ok_or_else(|| Error::invalid("role", "must be one whose key the server may replace"))?;
-        let id = trust::rotate(&self.app, &caller, rotated, now()).await?;
-        Ok(Response::new(v1::RotateServerKeyResponse { key_id: id.to_string() }))
+        let trust::Rotated { key, awaits_root } = trust::rotate(&self.app, &caller, rotated, now()).await?;
+        let public_key = key.to_spki_der().into();
+        Ok(Response::new(v1::RotateServerKeyResponse { key_id: key.id().to_string(), public_key, awaits_root }))
     }
 
     async fn export_device_metadata(
