@@ -4,6 +4,7 @@
 //! keeps the state before the effects run, so that a power cut at any moment ends in the old release or the new one.
 //! `agent` checks in through `client` and hands offers to the driver, which fetches (`download`), unpacks (`install`,
 //! `archive`), switches (`releases`), runs what the release brings (`hooks`) and reports. `commands` is the command line.
+//! `tuf_client` is another program's.
 
 pub mod agent;
 pub mod archive;
@@ -35,3 +36,4 @@ pub mod server_url;
 pub mod status;
 pub mod tree;
 pub mod trust_store;
+pub mod tuf_client;

@@ -15,7 +15,7 @@ use ota_trust::device::Trusted;
 
 use crate::durable;
 use crate::durable::disk::SystemDisk;
-use copies::Copies;
+pub(crate) use copies::Copies;
 
 /// Why the store is of no use.
 #[derive(Debug, thiserror::Error)]

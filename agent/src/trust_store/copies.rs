@@ -20,7 +20,7 @@ pub(super) const MAX_BYTES: usize = 64 << 20;
 
 /// The two copies in one folder.
 #[derive(Debug)]
-pub(super) struct Copies<D> {
+pub(crate) struct Copies<D> {
     disk: D,
     folder: PathBuf,
     generation: u64,
@@ -28,7 +28,7 @@ pub(super) struct Copies<D> {
 
 impl<D: Disk> Copies<D> {
     /// Opens the copies in a folder and returns what they hold; nothing when neither is whole.
-    pub(super) fn open(disk: D, folder: &Path) -> io::Result<(Self, Option<Vec<u8>>)> {
+    pub(crate) fn open(disk: D, folder: &Path) -> io::Result<(Self, Option<Vec<u8>>)> {
         let found = NAMES.map(|name| read(&disk, &folder.join(name)));
         let mut copies = Self { disk, folder: folder.to_owned(), generation: 0 };
         let Some((generation, content)) = newest(&found) else { return Ok((copies, None)) };
@@ -44,7 +44,7 @@ impl<D: Disk> Copies<D> {
     }
 
     /// Replaces the content. When this returns without an error, it survives a power cut and the loss of either copy.
-    pub(super) fn replace(&mut self, content: &[u8]) -> io::Result<()> {
+    pub(crate) fn replace(&mut self, content: &[u8]) -> io::Result<()> {
         if content.len() > MAX_BYTES {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than a trust store may hold"));
         }

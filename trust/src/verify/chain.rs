@@ -14,11 +14,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sigstore_tuf::{Error as TufError, Metadata, TrustedMetadataSet};
 
+use self::stored::Stored;
 pub use self::{
     content::{Content, TargetFile},
     search::{MAX_VISITED, Search},
 };
-use self::stored::Stored;
 use super::{MAX_ROOT_STEPS, Rotation, TARGETS};
 use crate::{
     fault::{Because as _, Fault, TrustError},
