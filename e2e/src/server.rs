@@ -19,6 +19,10 @@ use ota_server::{
 };
 use sqlx::PgPool;
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -197,6 +201,21 @@ impl TestServer {
         &self.server.app
     }
 
+    /// Returns the page with the server's metrics.
+    ///
+    /// # Panics
+    /// When it does not answer with one.
+    pub async fn metrics(&self) -> String {
+        let address = self.server.metrics_address.expect("a test server has metrics");
+        let mut stream = TcpStream::connect(address).await.expect("the port of the metrics");
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        let (head, page) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.0 200") && head.contains("openmetrics-text"), "{head}");
+        page.to_owned()
+    }
+
     /// Returns connections of the test's own to the server's database.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
@@ -262,6 +281,7 @@ async fn start(
         device_certificate_lifetime: options.device_certificate_lifetime,
         database_connections: options.database_connections,
         drain_timeout: options.drain_timeout,
+        metrics_listen: Some(([127, 0, 0, 1], 0).into()),
         ..defaults()
     };
     let stopping = CancellationToken::new();

@@ -24,6 +24,11 @@ pub struct Config {
     #[arg(long, global = true, env = "OTA_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     pub listen: SocketAddr,
 
+    /// Address to serve Prometheus metrics on, at /metrics over plain HTTP, such as 0.0.0.0:9464. Nobody is asked who they
+    /// are: let only Prometheus reach it. Without it there are none.
+    #[arg(long, global = true, env = "OTA_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
+
     /// How connections are encrypted.
     #[command(flatten)]
     pub tls: tls::Options,

@@ -12,6 +12,7 @@ pub mod db;
 pub mod fleet;
 pub mod grpc;
 pub mod keys;
+pub mod metrics;
 pub mod postgres;
 pub mod reconcile;
 pub mod serve;

@@ -174,6 +174,9 @@ fn announce(server: &Server, config: &Config) {
     println!("{url}");
     let database = if config.database_url.is_some() { "the Postgres you named" } else { "a Postgres of its own" };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %url, data_dir = %config.data_dir.display(), "serving with {database}");
+    if let Some(address) = server.metrics_address {
+        tracing::info!("metrics are at http://{address}/metrics");
+    }
     if let Some(file) = &server.admin_token_file {
         eprintln!("First start: the admin token is in {}", file.display());
         let authority = if config.tls.no_tls || config.tls.tls_cert.is_some() {

@@ -5,6 +5,7 @@ mod batched;
 mod connection;
 mod lingering;
 mod paced;
+pub mod scrape;
 
 use std::{sync::Arc, time::Duration};
 

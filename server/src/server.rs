@@ -159,6 +159,8 @@ impl Database {
 pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where Prometheus finds its metrics, when it was told to have any.
+    pub metrics_address: Option<SocketAddr>,
     /// What its use cases work with.
     pub app: App,
     /// The file with the first admin token, when this start made it.
@@ -166,6 +168,11 @@ pub struct Server {
     database: Database,
     stopping: CancellationToken,
     tasks: JoinSet<()>,
+}
+
+struct Addresses {
+    grpc: SocketAddr,
+    metrics: Option<SocketAddr>,
 }
 
 impl Server {
@@ -182,8 +189,9 @@ impl Server {
             .map_err(|error| StartError::DataDir(config.data_dir.clone(), error))?;
         let database = Database::open(config, &stopping).await?;
         match Self::start_on(config, oidc, &database, &stopping).await {
-            Ok((address, app, admin_token_file, tasks)) => {
-                Ok(Self { address, app, admin_token_file, database, stopping, tasks })
+            Ok((addresses, app, admin_token_file, tasks)) => {
+                let Addresses { grpc: address, metrics: metrics_address } = addresses;
+                Ok(Self { address, metrics_address, app, admin_token_file, database, stopping, tasks })
             }
             Err(error) => {
                 database.close().await;
@@ -197,7 +205,7 @@ impl Server {
         oidc: Option<Arc<oidc::Provider>>,
         database: &Database,
         stopping: &CancellationToken,
-    ) -> Result<(SocketAddr, App, Option<PathBuf>, JoinSet<()>), StartError> {
+    ) -> Result<(Addresses, App, Option<PathBuf>, JoinSet<()>), StartError> {
         let store = match &config.blob_store {
             Some(store) => store.clone(),
             None => config.data_dir.join("blobs").to_string_lossy().into_owned(),
@@ -221,6 +229,7 @@ impl Server {
             limits: Arc::new(Limits::new(config.call_rate, config.enroll_rate)),
             trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies.clone())),
             oidc,
+            metrics: Arc::default(),
         };
         let tls = if config.tls.no_tls {
             None
@@ -235,12 +244,23 @@ impl Server {
         let address = listener.local_addr().map_err(listening)?;
         let admin_token_file = first_admin(&app, &config.data_dir).await?;
 
+        let metrics = match config.metrics_listen {
+            Some(address) => {
+                Some(TcpListener::bind(address).await.map_err(|error| StartError::Listen(address, error))?)
+            }
+            None => None,
+        };
+        let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
+
         let (reporter, health) = tonic_health::server::health_reporter();
         let gate = serve::services(&app, health).map_err(StartError::Services)?;
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&app.fleet).run());
         tasks.spawn(reconcile::run(app.clone(), stopping.clone()));
         tasks.spawn(serve::report_health(app.clone(), reporter));
+        if let Some(listener) = metrics {
+            tasks.spawn(serve::scrape::serve(listener, app.clone(), stopping.clone()));
+        }
         if let Some(provider) = &app.oidc {
             tasks.spawn(Arc::clone(provider).run(stopping.clone()));
         }
@@ -249,7 +269,7 @@ impl Server {
         }
         let settings = serve::Settings { gate, tls, max_connection_age: config.max_connection_age };
         tasks.spawn(serve::serve(listener, settings, stopping.clone(), config.drain_timeout));
-        Ok((address, app, admin_token_file, tasks))
+        Ok((Addresses { grpc: address, metrics: metrics_address }, app, admin_token_file, tasks))
     }
 
     /// Waits until the private Postgres dies, which it should not; forever when there is none.

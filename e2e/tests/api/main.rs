@@ -18,6 +18,7 @@ mod independent;
 mod inventory;
 mod isolation;
 mod keys;
+mod metrics;
 mod oidc;
 mod outage;
 mod packages;

@@ -9,6 +9,7 @@ use crate::{
     blobs::Blobs,
     fleet::Fleet,
     keys::Keyring,
+    metrics::Metrics,
 };
 
 pub mod access;
@@ -56,6 +57,8 @@ pub struct App {
     pub trusted_proxies: Arc<TrustedProxies>,
     /// Who vouches for people, when anybody does.
     pub oidc: Option<Arc<oidc::Provider>>,
+    /// What this replica counts.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What the operator set.

@@ -77,7 +77,10 @@ pub async fn report(
         Effect::Ignore | Effect::Stop => return Ok(effect.verdict()),
     }
     transaction.commit().await?;
-    if matches!(effect, Effect::Enter(state) if state.is_ended()) {
+    if let Effect::Enter(state) = effect
+        && state.is_ended()
+    {
+        app.metrics.updates.ended(state, report.failure.as_ref().map(|failure| failure.code));
         // This replica answers by what was just committed; the others hear of it by notification.
         app.fleet.forget(device);
         app.fleet.reconcile_rollouts.notify_one();

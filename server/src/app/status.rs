@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use ota_domain::Scope;
 use ota_trust::metadata::Mode;
 
 use super::{App, Result, devices, trust};
@@ -11,6 +12,7 @@ use crate::{
         self,
         status::{DeviceCounts, WorkCounts},
     },
+    metrics::Stored,
 };
 
 /// What there is, and what needs a person.
@@ -37,6 +39,18 @@ pub async fn get(app: &App, caller: &Caller, now: DateTime<Utc>) -> Result<Statu
     let (trust_mode, expiring) = trust::warnings(&mut connection, now).await?;
     let warnings = warnings(app, &devices).into_iter().chain(expiring).collect();
     Ok(Status { devices, work, trust_mode, warnings })
+}
+
+/// Looks up what the metrics say of the whole fleet.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn stored(app: &App, now: DateTime<Utc>) -> Result<Stored> {
+    let (mut connection, everything) = (app.pool.acquire().await?, Scope::default());
+    let devices = db::status::devices(&mut connection, devices::online_since(app, now), &everything).await?;
+    let work = db::status::work(&mut connection, &everything).await?;
+    let (trust_mode, expiries) = trust::expiries(&mut connection).await?;
+    Ok(Stored { devices, work, trust_mode, expiries })
 }
 
 fn warnings(app: &App, devices: &DeviceCounts) -> Vec<String> {

@@ -28,6 +28,7 @@ use crate::{
     app::{self, App, Error, Reason, Result},
     ca::PeerIdentity,
     fleet::Record,
+    metrics::{self, Observed, OpenCall},
 };
 
 /// Names a request in logs, events and errors. Taken from the caller when they send one, else made here.
@@ -73,13 +74,19 @@ impl Service<Request<Body>> for Gate {
                 return Ok(not_grpc());
             }
             let id = request_id(request.headers());
-            let mut response = match admit(&guarded.app, &mut request, &id).await {
+            let row = policy::row(request.uri().path());
+            let open = row.map(|(row, _)| guarded.app.metrics.calls.begin(row));
+            let demand = row.map(|(_, demand)| demand);
+            let mut response = match admit(&guarded.app, demand, &mut request, &id).await {
                 Ok(()) => guarded.services.clone().call(request).await?,
                 Err(error) => {
                     tracing::debug!(request_id = id, path = request.uri().path(), %error, "refused");
                     Status::from(error).into_http()
                 }
             };
+            if let Some(open) = open {
+                response = observed(response, guarded, open);
+            }
             if let Ok(mut id) = HeaderValue::from_str(&id) {
                 // It never comes again, so it has no place in the connection's table of headers.
                 id.set_sensitive(true);
@@ -90,11 +97,20 @@ impl Service<Request<Body>> for Gate {
     }
 }
 
+/// Counts how the call ends: now, when the answer is nothing but a status, else with its body.
+fn observed(response: Response<Body>, guarded: Arc<Guarded>, open: OpenCall) -> Response<Body> {
+    if let Some(code) = metrics::code(response.headers()) {
+        guarded.app.metrics.calls.end(open, code);
+        return response;
+    }
+    response.map(|body| Body::new(Observed::new(body, move |code| guarded.app.metrics.calls.end(open, code))))
+}
+
 /// Checks the credential that the request's row demands and puts the caller into the request.
-async fn admit(app: &App, request: &mut Request<Body>, request_id: &str) -> Result<()> {
+async fn admit(app: &App, demand: Option<Demand>, request: &mut Request<Body>, request_id: &str) -> Result<()> {
     let path = request.uri().path();
-    let demand = policy::demand(path)
-        .ok_or_else(|| Error::refused(Reason::NotImplemented, format!("{path} is not part of this server")))?;
+    let demand =
+        demand.ok_or_else(|| Error::refused(Reason::NotImplemented, format!("{path} is not part of this server")))?;
     let (source, now) = (source(app, request), Instant::now());
     // A call from this machine, or from a proxy on it that nobody declared, has no address that is worth a limit.
     let address = source.filter(|address| !address.is_loopback());

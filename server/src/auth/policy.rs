@@ -144,12 +144,26 @@ const POLICY: &[(&str, &[(&str, Demand)])] = &[
     ),
 ];
 
-/// What the RPC at `path` (`/package.Service/Method`) demands. `None` for an RPC without a row: refuse it.
+/// The place of the row of the RPC at `path` (`/package.Service/Method`) among [`rows`], and what it demands. `None` for an
+/// RPC without a row: refuse it.
+#[must_use]
+pub fn row(path: &str) -> Option<(usize, Demand)> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let mut before = 0;
+    for (name, methods) in POLICY {
+        if *name == service {
+            let place = methods.iter().position(|(name, _)| *name == method)?;
+            return Some((before + place, methods[place].1));
+        }
+        before += methods.len();
+    }
+    None
+}
+
+/// What the RPC at `path` demands, as [`row`] has it.
 #[must_use]
 pub fn demand(path: &str) -> Option<Demand> {
-    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-    let (_, methods) = POLICY.iter().find(|(name, _)| *name == service)?;
-    methods.iter().find(|(name, _)| *name == method).map(|&(_, demand)| demand)
+    row(path).map(|(_, demand)| demand)
 }
 
 /// Every row, as path and demand.
@@ -181,6 +195,8 @@ mod tests {
     #[test]
     fn a_row_is_found_by_its_path() {
         assert_eq!(demand("/ota.device.v1.UpdateService/CheckIn"), Some(Device));
-        assert!(rows().all(|(path, demanded)| demand(&path) == Some(demanded)));
+        for (place, (path, demand)) in rows().enumerate() {
+            assert_eq!(row(&path), Some((place, demand)), "{path}");
+        }
     }
 }

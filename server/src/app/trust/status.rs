@@ -114,9 +114,17 @@ pub async fn document(app: &App, repository: Repository, role: &str, version: Op
 /// # Errors
 /// When the database does not answer.
 pub async fn warnings(connection: &mut PgConnection, now: DateTime<Utc>) -> Result<(Mode, Vec<String>)> {
-    let mode = newest_root(&mut *connection, Repository::Image).await?.mode;
-    let expiries = db::trust_metadata::expiries(connection).await?;
+    let (mode, expiries) = expiries(connection).await?;
     Ok((mode, expiries.iter().filter_map(|expiry| warning(expiry, now)).collect()))
+}
+
+/// Who holds the root keys, and when each role's newest document runs out.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn expiries(connection: &mut PgConnection) -> Result<(Mode, Vec<Expiry>)> {
+    let mode = newest_root(&mut *connection, Repository::Image).await?.mode;
+    Ok((mode, db::trust_metadata::expiries(connection).await?))
 }
 
 fn warning(expiry: &Expiry, now: DateTime<Utc>) -> Option<String> {
