@@ -29,8 +29,11 @@ struct Case {
 
 const DEVICE: DeviceId = DeviceId(Uuid::from_u128(7));
 
-/// Where a document has a number, and which of the documents they are.
-const PLACES: [(&str, fn(&mut MetadataUpdate) -> &mut Bytes, fn(&Keys) -> &PrivateKey); 8] = [
+/// Picks a document of an answer.
+type Pick = fn(&mut MetadataUpdate) -> &mut Bytes;
+
+/// Where a document has a number, which document that is, and whose signature it needs.
+const PLACES: [(&str, Pick, fn(&Keys) -> &PrivateKey); 8] = [
     ("/signed/version", |update| &mut update.image_timestamp, |keys| &keys.timestamp),
     ("/signed/meta/snapshot.json/version", |update| &mut update.image_timestamp, |keys| &keys.timestamp),
     ("/signed/version", |update| &mut update.image_snapshot, |keys| &keys.snapshot),
