@@ -217,7 +217,7 @@ impl Genuine {
 fn asked<Q>(request: Request<Q>) -> Asked<Q> {
     let device = match request.extensions().get::<Arc<PeerIdentity>>().map(Arc::as_ref) {
         Some(PeerIdentity::Device(certificate)) => Some(certificate.device),
-        Some(PeerIdentity::None | PeerIdentity::Foreign(_)) | None => None,
+        Some(PeerIdentity::None | PeerIdentity::Proxy | PeerIdentity::Foreign(_)) | None => None,
     };
     Asked { device, request: request.into_inner() }
 }

@@ -15,10 +15,12 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 mod key;
 mod peer;
+mod proxy;
 mod request;
 
 pub use key::{DeviceKey, KeyError};
 pub use peer::{DeviceCertificate, PeerIdentity, PeerJudge};
+pub use proxy::{ParseProxyNameError, ProxyJudge, ProxyJudgeError, ProxyName};
 pub use request::{MAX_REQUEST_BYTES, RequestError, parse as parse_request};
 
 /// How long an authority lives: longer than any device is expected to.

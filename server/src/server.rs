@@ -212,6 +212,7 @@ impl Server {
         };
         let blobs = Blobs::open(&store).map_err(|error| StartError::Blobs(store, error))?;
         let keys = Keyring::open(&database.pool, &config.key_file(), Utc::now()).await.map_err(StartError::Keys)?;
+        let forwarding = config.tls.forwarding(keys.authority()).map_err(StartError::Tls)?.map(Arc::new);
         let fleet = Fleet::new(database.pool.clone(), config.check_in_interval, stopping.clone());
         let app = App {
             pool: database.pool.clone(),
@@ -228,6 +229,7 @@ impl Server {
             },
             limits: Arc::new(Limits::new(config.call_rate, config.enroll_rate)),
             trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies.clone())),
+            forwarding,
             oidc,
             metrics: Arc::default(),
         };

@@ -16,13 +16,18 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use rustls::{ServerConfig, crypto::CryptoProvider, pki_types::pem, server::NoServerSessionStorage};
+use rustls::{
+    ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, pem},
+    server::NoServerSessionStorage,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ca::{CaError, PeerIdentity, PeerJudge},
+    ca::{CaError, PeerIdentity, PeerJudge, ProxyJudge, ProxyJudgeError},
     keys::Keyring,
 };
 
@@ -56,6 +61,12 @@ pub enum TlsError {
     /// The server's own certificate cannot be made.
     #[error("the server's own certificate cannot be made")]
     Own(#[from] CaError),
+    /// The authorities of the trusted proxies cannot be read.
+    #[error("the authorities of the trusted proxies cannot be read")]
+    ProxyAuthorityFile(#[source] ota_tls::Error),
+    /// The authorities of the trusted proxies cannot be used.
+    #[error("no proxy can be trusted for what {} holds", .0.display())]
+    ProxyAuthority(PathBuf, #[source] ProxyJudgeError),
     /// The settings are refused.
     #[error("TLS cannot be set up")]
     Setup(#[source] rustls::Error),
@@ -71,6 +82,9 @@ impl TlsError {
             ),
             Self::Pair(_) => Some("give the key that the certificate is for, ECDSA, Ed25519 or RSA"),
             Self::Own(_) => Some("--tls-name takes host names and addresses"),
+            Self::ProxyAuthorityFile(_) | Self::ProxyAuthority(..) => {
+                Some("--trusted-proxy-ca takes the certificates of the authorities that sign proxies and nothing else")
+            }
             Self::Setup(_) => None,
         }
     }
@@ -80,6 +94,7 @@ impl TlsError {
 pub struct Tls {
     acceptor: TlsAcceptor,
     judge: PeerJudge,
+    proxies: Option<ProxyJudge>,
     shown: Arc<Shown>,
     source: Mutex<Source>,
     keys: Arc<Keyring>,
@@ -111,7 +126,9 @@ impl Tls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let judge = PeerJudge::new(keys.authority().certificate())?;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), judge, shown, source: Mutex::new(source), keys })
+        let proxies = options.proxies(keys.authority())?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(Self { acceptor, judge, proxies, shown, source: Mutex::new(source), keys })
     }
 
     /// Does the handshake, and says who is at the other end.
@@ -124,8 +141,19 @@ impl Tls {
     ) -> io::Result<(TlsStream<S>, PeerIdentity)> {
         let stream = self.acceptor.accept(stream).await?;
         let (_, connection) = stream.get_ref();
-        let peer = self.judge.judge(connection.peer_certificates().unwrap_or_default());
+        let peer = self.peer(connection.peer_certificates().unwrap_or_default(), Utc::now());
         Ok((stream, peer))
+    }
+
+    /// Says who shows these certificates, leaf first. A device is a device, whatever the proxies' authorities sign.
+    fn peer(&self, chain: &[CertificateDer<'_>], now: DateTime<Utc>) -> PeerIdentity {
+        match (self.judge.judge(chain), &self.proxies) {
+            (PeerIdentity::Foreign(reason), Some(proxies)) => match proxies.judge(chain, now) {
+                Ok(()) => PeerIdentity::Proxy,
+                Err(why) => PeerIdentity::Foreign(format!("{reason}; nor is it a trusted proxy's: {why}")),
+            },
+            (peer, _) => peer,
+        }
     }
 
     /// Looks for changed files, and makes the server's own certificate anew before it grows old. What cannot be used changes

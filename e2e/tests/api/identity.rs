@@ -25,7 +25,7 @@ fn known(server: &TestServer, certificate: &[u8]) -> DeviceCertificate {
     let judge = PeerJudge::new(server.app().keys.authority().certificate()).unwrap();
     match judge.judge(&[certificate.to_vec().into()]) {
         PeerIdentity::Device(device) => device,
-        other @ (PeerIdentity::None | PeerIdentity::Foreign(_)) => panic!("{other:?}"),
+        other @ (PeerIdentity::None | PeerIdentity::Proxy | PeerIdentity::Foreign(_)) => panic!("{other:?}"),
     }
 }
 

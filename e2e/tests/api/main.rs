@@ -13,6 +13,7 @@ mod enrollment;
 mod errors;
 mod event_seals;
 mod events;
+mod forwarded;
 mod identity;
 mod independent;
 mod inventory;

@@ -44,19 +44,19 @@ async fn encrypted() -> TestServer {
     TestServer::with(Options::encrypted()).await
 }
 
-fn id(device: &TestDevice) -> DeviceId {
+pub(super) fn id(device: &TestDevice) -> DeviceId {
     device.id().parse().unwrap()
 }
 
 /// A certificate that the server's authority signed some days ago.
-fn issued(server: &TestServer, device: DeviceId, key: &TestKey, days_ago: i64) -> bytes::Bytes {
+pub(super) fn issued(server: &TestServer, device: DeviceId, key: &TestKey, days_ago: i64) -> bytes::Bytes {
     let then = Utc::now() - TimeDelta::days(days_ago);
     let authority = server.app().keys.authority();
     let issued = authority.device_certificate(device, &key.public(), rand::random(), then, WEEK).unwrap();
     bytes::Bytes::copy_from_slice(&issued.certificate)
 }
 
-fn other_authority() -> Authority {
+pub(super) fn other_authority() -> Authority {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let certificate = authority_certificate(&key, rand::random(), Utc::now()).unwrap();
     Authority::open(certificate, &key.serialize_der().into()).unwrap()

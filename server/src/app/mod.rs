@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sqlx::PgPool;
 
 use crate::{
-    auth::{TrustedProxies, limits::Limits, oidc},
+    auth::{TrustedProxies, forwarded::Forwarding, limits::Limits, oidc},
     blobs::Blobs,
     fleet::Fleet,
     keys::Keyring,
@@ -55,6 +55,8 @@ pub struct App {
     pub limits: Arc<Limits>,
     /// Proxies that are believed when they say for whom they call.
     pub trusted_proxies: Arc<TrustedProxies>,
+    /// What is done with certificates that trusted proxies pass on, when any are trusted.
+    pub forwarding: Option<Arc<Forwarding>>,
     /// Who vouches for people, when anybody does.
     pub oidc: Option<Arc<oidc::Provider>>,
     /// What this replica counts.

@@ -20,7 +20,7 @@ use tower::Service;
 use uuid::Uuid;
 
 use super::{
-    Caller, Identity, PeerAddress, Principal,
+    Caller, Identity, PeerAddress, Principal, forwarded,
     limits::{self, Claimed},
     policy::{self, Demand},
 };
@@ -136,6 +136,7 @@ async fn admit(app: &App, demand: Option<Demand>, request: &mut Request<Body>, r
     if let Some(identity) = identity(&principal) {
         app.limits.call(identity, now)?;
     }
+    forwarded::strip(request.headers_mut());
     request.extensions_mut().insert(Caller { principal, request_id: request_id.to_owned(), source });
     Ok(())
 }
@@ -179,13 +180,20 @@ fn source(app: &App, request: &Request<Body>) -> Option<IpAddr> {
     Some(app.trusted_proxies.source(peer, request.headers()))
 }
 
-/// The calling device: by its session when it shows one, else by the certificate of its connection.
+/// The calling device: by its session when it shows one, else by the certificate of its connection, or by the one that
+/// a trusted proxy was shown.
 async fn device(app: &App, request: &mut Request<Body>, expired: Expired) -> Result<Principal> {
     let now = Utc::now();
     let record = if request.headers().contains_key(header::AUTHORIZATION) {
         by_token(app, request.headers(), now).await?
     } else {
-        by_certificate(app, request.extensions().get::<Arc<PeerIdentity>>().map(Arc::as_ref), expired, now).await?
+        match (request.extensions().get::<Arc<PeerIdentity>>().map(Arc::as_ref), &app.forwarding) {
+            (Some(PeerIdentity::Proxy), Some(forwarding)) => {
+                let caller = forwarding.caller(request.headers())?;
+                by_certificate(app, Some(&caller), expired, now).await?
+            }
+            (peer, _) => by_certificate(app, peer, expired, now).await?,
+        }
     };
     record.admitted()?;
     let id = record.id;
@@ -223,7 +231,7 @@ async fn by_certificate(
     now: DateTime<Utc>,
 ) -> Result<Arc<Record>> {
     let shown = match peer {
-        None | Some(PeerIdentity::None) => return Err(missing_credential()),
+        None | Some(PeerIdentity::None | PeerIdentity::Proxy) => return Err(missing_credential()),
         Some(PeerIdentity::Foreign(reason)) => {
             return Err(Error::refused(Reason::CertificateInvalid, reason.as_str()));
         }

@@ -4,6 +4,7 @@
 //! that row demands and puts the [`Caller`] into the request. A handler never decides who may call it.
 
 mod connection;
+pub mod forwarded;
 mod layer;
 pub mod limits;
 pub mod oidc;

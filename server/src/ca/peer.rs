@@ -22,6 +22,8 @@ pub enum PeerIdentity {
     /// A device, as its certificate says. Whether the certificate is still good, and the device still welcome, is decided
     /// call by call.
     Device(DeviceCertificate),
+    /// A trusted proxy. It is nobody itself; for whom it calls, it says with each call.
+    Proxy,
     /// Somebody with a certificate that is none of ours for devices; why.
     Foreign(String),
 }
@@ -70,7 +72,7 @@ impl PeerJudge {
         Ok(Self { verifier })
     }
 
-    /// Says who shows these certificates, leaf first. A certificate's time is left to whoever knows the time of the call:
+    /// Says which device shows these certificates, leaf first, if any does. A certificate's time is left to whoever knows the time of the call:
     /// a connection lives longer than it takes a certificate to expire.
     #[must_use]
     pub fn judge(&self, chain: &[CertificateDer<'_>]) -> PeerIdentity {

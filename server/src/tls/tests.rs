@@ -82,3 +82,22 @@ fn an_own_certificate_is_renewed_at_half_its_life() {
     assert_ne!(first.cert[0], second.cert[0]);
     assert!(source.reload(&authority, days(16)).unwrap().is_none());
 }
+
+#[test]
+fn trusted_proxies_need_an_authority_of_their_own() {
+    let (folder, own) = (TempDir::new().unwrap(), authority());
+    let file = folder.path().join("proxies.pem");
+    let options = Options {
+        trusted_proxy_ca: Some(file.clone()),
+        trusted_proxy_san: vec!["proxy.example.com".parse().unwrap()],
+        ..Options::default()
+    };
+    assert!(matches!(options.proxies(&own), Err(TlsError::ProxyAuthorityFile(_))));
+    fs::write(&file, authority().to_pem()).unwrap();
+    assert!(options.proxies(&own).unwrap().is_some() && options.forwarding(&own).unwrap().is_some());
+    fs::write(&file, authority().to_pem() + &own.to_pem()).unwrap();
+    let refused = options.proxies(&own).unwrap_err();
+    assert!(matches!(refused, TlsError::ProxyAuthority(_, ProxyJudgeError::OwnAuthority)), "{refused:?}");
+    assert!(Options::default().proxies(&own).unwrap().is_none());
+    assert!(Options::default().forwarding(&own).unwrap().is_none());
+}
