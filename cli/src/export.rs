@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufWriter, Read, Seek, SeekFrom},
+    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -25,9 +25,43 @@ const BUFFER_BYTES: usize = 128 * 1024;
 pub struct Part {
     path: PathBuf,
     target: PathBuf,
-    writer: Writer<BufWriter<File>>,
+    writer: Writer<BufWriter<Locked>>,
     payloads: BTreeSet<Sha256Digest>,
     begun: Option<Begun>,
+}
+
+/// The file, in which nobody else may write until it is dropped.
+#[derive(Debug)]
+struct Locked(File);
+
+impl Locked {
+    /// Opens or creates the file and locks it; `None` while somebody else has the lock.
+    fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl Write for Locked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Drop for Locked {
+    /// Says that the file is free. To close it would not do: a child that is just being started holds it too, until it
+    /// becomes its program.
+    fn drop(&mut self) {
+        self.0.unlock().ok();
+    }
 }
 
 /// A payload that an earlier run wrote the beginning of, at the end of the file.
@@ -45,18 +79,12 @@ impl Part {
         name.push(".part");
         let path = PathBuf::from(name);
         let failed = |error: io::Error| Failure::because(format!("cannot write {}", path.display()), &error);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::failed(format!("another export writes {}", path.display())));
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        let found = Found::look(&mut file, wanted).map_err(failed)?;
-        file.set_len(found.end).map_err(failed)?;
-        file.seek(SeekFrom::Start(found.end)).map_err(failed)?;
+        let mut file = Locked::open(&path)
+            .map_err(failed)?
+            .ok_or_else(|| Failure::failed(format!("another export writes {}", path.display())))?;
+        let found = Found::look(&mut file.0, wanted).map_err(failed)?;
+        file.0.set_len(found.end).map_err(failed)?;
+        file.0.seek(SeekFrom::Start(found.end)).map_err(failed)?;
         Ok(Self {
             target: target.to_owned(),
             writer: Writer::new(BufWriter::new(file)),
@@ -100,7 +128,7 @@ impl Part {
         let out = self.writer.finish(manifest).map_err(|error| cannot_write(&self.path, &error))?;
         let rename = || -> io::Result<()> {
             let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()?;
+            file.0.sync_all()?;
             fs::rename(&self.path, &self.target)?;
             let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
             File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
@@ -112,7 +140,7 @@ impl Part {
 /// A payload being written.
 #[derive(Debug)]
 pub struct PayloadWriter<'a> {
-    entry: ota_bundle::EntryWriter<'a, BufWriter<File>>,
+    entry: ota_bundle::EntryWriter<'a, BufWriter<Locked>>,
     written: u64,
     hasher: Sha256,
     sha256: Sha256Digest,

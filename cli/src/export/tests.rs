@@ -93,3 +93,15 @@ fn two_exports_do_not_write_the_same_file() {
     let _first = Part::open(&target, &wanted()).unwrap();
     assert!(Part::open(&target, &wanted()).unwrap_err().to_string().contains("another export"));
 }
+
+#[test]
+fn a_file_that_was_given_up_is_free_although_a_starting_child_still_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.part");
+    let first = Locked::open(&path).unwrap().unwrap();
+    let child = first.0.try_clone().unwrap();
+    assert!(Locked::open(&path).unwrap().is_none());
+    drop(first);
+    assert!(Locked::open(&path).unwrap().is_some());
+    drop(child);
+}

@@ -12,6 +12,7 @@ mod writer;
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
+    ops::Deref,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -83,14 +84,34 @@ impl Folder {
     }
 }
 
+/// The file of an upload, in which nobody else may write until the last who works with it is done.
+#[derive(Debug)]
+struct Locked(File);
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
+    /// Says that the file is free. To close it would not do: a child that is just being started holds it too, until it
+    /// becomes its program.
+    fn drop(&mut self) {
+        self.0.unlock().ok();
+    }
+}
+
 /// Opens and locks the file of an upload, whether or not there are bytes yet; `None` while somebody else has the lock.
-fn lock(path: &Path) -> io::Result<Option<File>> {
+fn lock(path: &Path) -> io::Result<Option<Locked>> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    match file.try_lock() {
-        Ok(()) => {}
+    let file = match file.try_lock() {
+        Ok(()) => Locked(file),
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
-    }
+    };
     // Between opening and locking, the upload may have become the payload: to write to what we hold would destroy it.
     let held = file.metadata()?;
     let named = match fs::metadata(path) {
@@ -104,7 +125,7 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
 /// The lock on an unfinished upload.
 #[derive(Debug)]
 pub struct Claim {
-    file: Arc<File>,
+    file: Arc<Locked>,
     unfinished: PathBuf,
     finished: PathBuf,
     size_bytes: u64,
@@ -203,5 +224,24 @@ fn failed(error: io::Error) -> Error {
         Error::refused(Reason::BlobStoreFull, "no space left in the blob store; what came is kept")
     } else {
         Error::Unavailable { dependency: Dependency::BlobStore, source: error.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_that_was_let_go_is_free_although_a_starting_child_still_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("upload");
+        let (first, second) = (Arc::new(lock(&path).unwrap().unwrap()), lock(&path).unwrap());
+        assert!(second.is_none());
+        let (child, writing) = (first.try_clone().unwrap(), Arc::clone(&first));
+        drop(first);
+        assert!(lock(&path).unwrap().is_none(), "whoever still writes keeps it");
+        drop(writing);
+        assert!(lock(&path).unwrap().is_some());
+        drop(child);
     }
 }
