@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ota_agent::agent::{Agent, Error};
+use ota_agent::agent::Agent;
 use ota_agent::clock::Clock;
 use ota_agent::config::Config;
-use ota_agent::data_dir::{self, DataDir};
+use ota_agent::data_dir::DataDir;
 use ota_agent::enroll::{Machine, enroll};
 use tokio_util::sync::CancellationToken;
 
@@ -39,17 +39,8 @@ impl Device {
         Self { folder, config }
     }
 
-    /// Opens the agent. A child that another test is just starting may hold the folder's lock for an instant more.
     pub(crate) fn agent(&self, stop: &CancellationToken) -> Agent {
-        let begun_at = Instant::now();
-        loop {
-            match Agent::open(self.config.clone(), stop.clone()) {
-                Err(Error::Data(data_dir::Error::Busy { .. })) if begun_at.elapsed() < Duration::from_secs(5) => {
-                    std::thread::yield_now();
-                }
-                agent => return agent.unwrap(),
-            }
-        }
+        Agent::open(self.config.clone(), stop.clone()).unwrap()
     }
 
     /// Starts the agent, lets it recover and do all that is offered at one check-in, and ends it.
