@@ -42,11 +42,9 @@ impl SeenCertificates {
 
 impl ServerTrust {
     pub(crate) fn verifier(self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-        let algorithms = provider.signature_verification_algorithms;
-        match self {
+        let judge = match self {
             Self::Authority(certificate) => {
-                let anchor = anchor_from_trusted_cert(&certificate).map_err(|_| Error::NotAuthority)?.to_owned();
-                Ok(Arc::new(Authority { anchor, algorithms }))
+                Judge::Authority(anchor_from_trusted_cert(&certificate).map_err(|_| Error::NotAuthority)?.to_owned())
             }
             Self::Roots(certificates) => {
                 let mut roots = RootCertStore::empty();
@@ -54,34 +52,42 @@ impl ServerTrust {
                     roots.add(certificate).map_err(|_| Error::NotAuthority)?;
                 }
                 let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-                Ok(verifier.build().map_err(|_| Error::NotAuthority)?)
+                return Ok(verifier.build().map_err(|_| Error::NotAuthority)?);
             }
-            Self::Pinning(seen) => Ok(Arc::new(Pinning { seen, algorithms })),
-        }
+            Self::Pinning(seen) => Judge::Pinning(seen),
+        };
+        Ok(Arc::new(Verifier { judge, algorithms: provider.signature_verification_algorithms }))
     }
 }
 
-/// Believes what one authority signed for servers.
+/// Which certificates are believed, apart from names. That the server holds the certificate's key is proven in any case.
 #[derive(Debug)]
-struct Authority {
-    anchor: TrustAnchor<'static>,
+enum Judge {
+    /// What this authority signed for servers.
+    Authority(TrustAnchor<'static>),
+    /// Everything, and what was shown is kept.
+    Pinning(SeenCertificates),
+}
+
+#[derive(Debug)]
+struct Verifier {
+    judge: Judge,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for Authority {
-    fn verify_server_cert(
+impl Verifier {
+    fn signed_for_servers(
         &self,
-        end_entity: &CertificateDer<'_>,
+        anchor: &TrustAnchor<'static>,
+        leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp_response: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = EndEntityCert::try_from(end_entity).map_err(described)?;
+    ) -> Result<(), rustls::Error> {
+        let certificate = EndEntityCert::try_from(leaf).map_err(described)?;
         let verify = |now| {
             // Without the usage spelled out, a certificate for devices could be taken for a server's.
             let usage = KeyUsage::required(SERVER_AUTH);
-            let anchors = std::slice::from_ref(&self.anchor);
+            let anchors = std::slice::from_ref(anchor);
             certificate
                 .verify_for_usage(self.algorithms.all, anchors, intermediates, now, usage, None, None)
                 .map(|_| ())
@@ -90,52 +96,27 @@ impl ServerCertVerifier for Authority {
         if let Err(webpki::Error::CertNotValidYet { not_before, .. }) = verdict {
             verdict = verify(not_before);
         }
-        verdict.map_err(described)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        verdict.map_err(described)
     }
 }
 
-/// Believes everything and keeps what it saw. The handshake still proves that the server holds the certificate's key.
-#[derive(Debug)]
-struct Pinning {
-    seen: SeenCertificates,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Pinning {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         _name: &ServerName<'_>,
         _ocsp_response: &[u8],
-        _now: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain = std::iter::once(end_entity).chain(intermediates);
-        let chain = chain.map(|certificate| certificate.clone().into_owned()).collect();
-        *self.seen.0.lock().unwrap_or_else(PoisonError::into_inner) = chain;
+        match &self.judge {
+            Judge::Authority(anchor) => self.signed_for_servers(anchor, end_entity, intermediates, now)?,
+            Judge::Pinning(SeenCertificates(seen)) => {
+                let chain = std::iter::once(end_entity).chain(intermediates);
+                let chain = chain.map(|certificate| certificate.clone().into_owned()).collect();
+                *seen.lock().unwrap_or_else(PoisonError::into_inner) = chain;
+            }
+        }
         Ok(ServerCertVerified::assertion())
     }
 
