@@ -12,6 +12,7 @@ use aws_lc_rs::{
 };
 use axum::{Json, Router, extract::State, routing::get};
 use data_encoding::BASE64URL_NOPAD;
+use http::StatusCode;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -113,6 +114,8 @@ struct Inner {
     keys: Vec<IssuerKey>,
     /// What `/keys` was asked so far.
     fetches: usize,
+    /// Whether it answers nothing of use.
+    failing: bool,
 }
 
 type Shared = Arc<Mutex<Inner>>;
@@ -166,6 +169,11 @@ impl Issuer {
         lock(&self.inner).keys = keys;
     }
 
+    /// Answers nothing of use from here on.
+    pub fn fail(&self) {
+        lock(&self.inner).failing = true;
+    }
+
     /// Returns how often it was asked for its keys.
     #[must_use]
     pub fn fetches(&self) -> usize {
@@ -173,12 +181,15 @@ impl Issuer {
     }
 }
 
-async fn discovery(State(inner): State<Shared>) -> Json<Value> {
-    let issuer = lock(&inner).issuer.clone();
-    Json(json!({
-        "issuer": issuer,
-        "jwks_uri": format!("{issuer}/keys"),
-    }))
+async fn discovery(State(inner): State<Shared>) -> Result<Json<Value>, StatusCode> {
+    let inner = lock(&inner);
+    if inner.failing {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    Ok(Json(json!({
+        "issuer": inner.issuer,
+        "jwks_uri": format!("{}/keys", inner.issuer),
+    })))
 }
 
 async fn keys_document(State(inner): State<Shared>) -> Json<Value> {

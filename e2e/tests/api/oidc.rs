@@ -11,7 +11,7 @@ use ota_proto::admin::v1::{
     ApiToken, CreateApiTokenRequest, GetCallerRequest, GetCallerResponse, GetLoginOptionsRequest, ListEventsRequest,
     Role,
 };
-use ota_server::auth::oidc;
+use ota_server::{app::Error, auth::oidc};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -206,6 +206,21 @@ async fn a_provider_that_is_away_keeps_no_server_from_starting_and_nobody_else_o
         assert_refused(&status, Code::Unavailable, "IDENTITY_PROVIDER_UNAVAILABLE");
     }
     caller(&server, server.admin_token()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_provider_that_went_away_keeps_nobody_out_whose_key_is_known() {
+    let (key, other) = (IssuerKey::generate("k1", KeyKind::Es256), IssuerKey::generate("k2", KeyKind::Es256));
+    let issuer = Issuer::start(vec![key.clone()]).await;
+    let server = trusting(&issuer).await;
+    let (known, unknown) = (key.sign(&claims(&issuer, json!({}))), other.sign(&claims(&issuer, json!({}))));
+    caller(&server, &known).await.unwrap();
+    issuer.fail();
+    let provider = server.app().oidc.as_ref().unwrap();
+    let later = Utc::now() + TimeDelta::seconds(20);
+    provider.refresh(later).await.unwrap_err();
+    caller(&server, &known).await.unwrap();
+    assert!(matches!(provider.authenticate(&unknown, later).await, Err(Error::Unavailable { .. })));
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use url::Url;
 use super::{Identity, Principal};
 use crate::app::{Dependency, Error, Reason, Result};
 
-pub use settings::{Options, ParseRoleMappingError, RoleMapping, Settings};
+pub use settings::{Options, ParseRoleMappingError, RoleMapping, RoleMappings, Settings};
 
 /// How far clocks may disagree.
 const LEEWAY: TimeDelta = TimeDelta::seconds(60);

@@ -38,10 +38,11 @@ pub struct Options {
     #[arg(long, global = true, env = "OTA_OIDC_ROLE_CLAIM", value_name = "CLAIM", default_value = "groups")]
     pub oidc_role_claim: String,
 
-    /// What a value of the role claim means, such as ota-admins=admin. May be repeated; of several that a person has, the
-    /// first given here counts. Who has none is refused.
-    #[arg(long, global = true, env = "OTA_OIDC_ROLE", value_name = "VALUE=ROLE", value_delimiter = ',')]
-    pub oidc_role: Vec<RoleMapping>,
+    /// What a value of the role claim means, such as ota-admins=admin or cn=ota,ou=groups,dc=example=deployer. May be
+    /// repeated; in the environment variable one a line. Of several that a person has, the first given here counts. Who has
+    /// none is refused.
+    #[arg(long, global = true, env = "OTA_OIDC_ROLE", value_name = "VALUE=ROLE")]
+    pub oidc_role: Vec<RoleMappings>,
 }
 
 impl Options {
@@ -71,7 +72,7 @@ impl Options {
             client_id,
             scopes: oidc_scopes.clone(),
             role_claim: oidc_role_claim.clone(),
-            roles: oidc_role.clone(),
+            roles: oidc_role.iter().flat_map(|RoleMappings(mappings)| mappings.clone()).collect(),
         }))
     }
 }
@@ -102,6 +103,20 @@ pub struct RoleMapping {
     pub role: Role,
 }
 
+/// Some of them, one a line: names of LDAP have commas and semicolons in them, so that nothing else can stand between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleMappings(pub Vec<RoleMapping>);
+
+impl std::str::FromStr for RoleMappings {
+    type Err = ParseRoleMappingError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, ParseRoleMappingError> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let mappings: Vec<_> = lines.map(str::parse).collect::<std::result::Result<_, _>>()?;
+        if mappings.is_empty() { Err(ParseRoleMappingError) } else { Ok(Self(mappings)) }
+    }
+}
+
 /// The text is no mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be value=role, such as ota-admins=admin; roles are viewer, publisher, deployer and admin")]
@@ -125,7 +140,7 @@ mod tests {
         Options {
             oidc_issuer: Some("https://id.example".to_owned()),
             oidc_client_id: Some("otactl".to_owned()),
-            oidc_role: vec![RoleMapping { value: "ota-admins".to_owned(), role: Role::Admin }],
+            oidc_role: vec!["ota-admins=admin".parse().unwrap()],
             ..Options::default()
         }
     }
@@ -152,6 +167,30 @@ mod tests {
         assert_eq!((mapping.value.as_str(), mapping.role), ("cn=ota,dc=example", Role::Deployer));
         for text in ["", "admin", "=admin", "x=", "x=root", "x=Admin"] {
             text.parse::<RoleMapping>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_group_may_have_an_ldap_name() {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            options: Options,
+        }
+        let roles = |arguments: &[&str]| {
+            let flags = ["ota-server", "--oidc-issuer", "https://id.example", "--oidc-client-id", "otactl"];
+            let program = <Program as clap::Parser>::try_parse_from(flags.iter().chain(arguments)).unwrap();
+            program.options.settings().unwrap().unwrap().roles
+        };
+        let dn = "cn=ota admins;x,ou=groups,dc=example";
+        let (admins, viewers) = (format!("{dn}=admin"), "everybody=viewer");
+        let due = [(dn, Role::Admin), ("everybody", Role::Viewer)]
+            .map(|(value, role)| RoleMapping { value: value.to_owned(), role });
+        assert_eq!(roles(&["--oidc-role", &admins, "--oidc-role", viewers]), due);
+        // As the environment variable has them, which can be given only once.
+        assert_eq!(roles(&["--oidc-role", &format!("\n  {admins}\r\n  {viewers}\n")]), due);
+        for bad in ["", "\n", "a=admin\nb", "a=admin,b=viewer,"] {
+            bad.parse::<RoleMappings>().unwrap_err();
         }
     }
 }
