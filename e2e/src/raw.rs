@@ -3,7 +3,7 @@
 use bytes::{Buf as _, BufMut as _, Bytes};
 use http::uri::PathAndQuery;
 use prost::Message as _;
-use prost_types::FileDescriptorSet;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::{
     Request, Status, Streaming,
     client::Grpc,
@@ -18,16 +18,32 @@ use crate::credential::{Authorized, Bearer, connect};
 /// When they are no descriptors.
 #[must_use]
 pub fn paths(descriptors: &[u8]) -> Vec<String> {
+    methods(descriptors).into_iter().map(|(path, _)| path).collect()
+}
+
+/// Lists those that stream, to the server or from it.
+///
+/// # Panics
+/// When they are no descriptors.
+#[must_use]
+pub fn streams(descriptors: &[u8]) -> Vec<String> {
+    let streaming =
+        methods(descriptors).into_iter().filter(|(_, method)| method.client_streaming() || method.server_streaming());
+    streaming.map(|(path, _)| path).collect()
+}
+
+fn methods(descriptors: &[u8]) -> Vec<(String, MethodDescriptorProto)> {
     let set = FileDescriptorSet::decode(descriptors).expect("an encoded descriptor set");
-    let mut paths = Vec::new();
-    for file in &set.file {
+    let mut methods = Vec::new();
+    for file in set.file {
         for service in &file.service {
             for method in &service.method {
-                paths.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                methods.push((path, method.clone()));
             }
         }
     }
-    paths
+    methods
 }
 
 /// Calls whatever RPC as somebody.
@@ -55,6 +71,20 @@ impl RawClient {
         let mut grpc = Grpc::new(self.0.clone());
         grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
         Ok(grpc.server_streaming(Request::new(message), path, Opaque).await?.into_inner())
+    }
+
+    /// Opens a stream to the server and sends nothing, until there is an answer or an end.
+    ///
+    /// # Errors
+    /// When refused, or broken off.
+    ///
+    /// # Panics
+    /// When the path is none.
+    pub async fn stall(&self, path: &str) -> Result<Option<Bytes>, Status> {
+        let path: PathAndQuery = path.parse().expect("a path");
+        let mut grpc = Grpc::new(self.0.clone());
+        grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
+        grpc.streaming(Request::new(tokio_stream::pending()), path, Opaque).await?.into_inner().message().await
     }
 
     /// Sends one message and waits for the first answer.

@@ -14,6 +14,7 @@ use ota_server::{
     app::App,
     auth::{Network, oidc},
     config::Config,
+    serve::Pace,
     server::Server,
     tls,
 };
@@ -55,6 +56,8 @@ pub struct Options {
     pub trusted_proxies: Vec<Network>,
     /// Who vouches for people. Nobody by default.
     pub oidc: oidc::Options,
+    /// How slowly clients may send and take.
+    pub pace: Pace,
 }
 
 impl Options {
@@ -78,6 +81,7 @@ impl Default for Options {
             database_connections: 6,
             trusted_proxies: Vec::new(),
             oidc: oidc::Options::default(),
+            pace: Pace::default(),
         }
     }
 }
@@ -137,9 +141,14 @@ impl TestServer {
 
     /// Starts another server on the same database and the same blobs.
     pub async fn replica(&self) -> Self {
+        self.replica_with(self.options.clone()).await
+    }
+
+    /// Starts another server on the same database and the same blobs, as the test wants it.
+    pub async fn replica_with(&self, options: Options) -> Self {
         let token = Some(self.admin_token.clone());
         let (keys, blobs) = (Arc::clone(&self.keys), Arc::clone(&self.blobs));
-        Self::another(self.database.clone(), keys, blobs, self.options.clone(), token).await
+        Self::another(self.database.clone(), keys, blobs, options, token).await
     }
 
     async fn another(
@@ -277,6 +286,7 @@ async fn start(
         check_in_interval: options.check_in_interval,
         tls: options.tls.clone(),
         oidc: options.oidc.clone(),
+        pace: options.pace,
         max_connection_age: options.max_connection_age,
         device_certificate_lifetime: options.device_certificate_lifetime,
         database_connections: options.database_connections,

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::{
     auth::{Network, limits::Rate, oidc},
+    serve::Pace,
     tls,
 };
 
@@ -93,6 +94,10 @@ pub struct Config {
     /// How long a stopping server waits for calls in progress.
     #[arg(long, global = true, env = "OTA_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = parse_time)]
     pub drain_timeout: Duration,
+
+    /// How slowly clients may send and take. No flag: who is slower than the default has a dead connection.
+    #[arg(skip)]
+    pub pace: Pace,
 }
 
 impl Config {

@@ -3,6 +3,7 @@
 
 mod batched;
 mod connection;
+mod delivered;
 mod lingering;
 mod paced;
 pub mod scrape;
@@ -31,6 +32,8 @@ use crate::{
     grpc::{admin, device},
     tls::Tls,
 };
+
+pub use paced::Pace;
 
 /// Health service name of what a load balancer asks: can this replica do its work?
 pub const READINESS: &str = "readiness";
@@ -96,6 +99,8 @@ pub struct Settings {
     pub tls: Option<Arc<Tls>>,
     /// How long a connection lasts before its client is asked to make another.
     pub max_connection_age: Duration,
+    /// How slowly the other end may send and take.
+    pub pace: Pace,
 }
 
 /// Serves until `stopping` fires; then takes no new calls and waits `drain` for those in progress.

@@ -30,6 +30,7 @@ mod replicas;
 mod rollouts;
 mod scope;
 mod shutdown;
+mod streams;
 mod tls;
 mod trust;
 mod uploads;

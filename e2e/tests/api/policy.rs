@@ -15,15 +15,17 @@ use ota_proto::{
 use ota_server::auth::policy::{self, Demand};
 use tonic::Code;
 
-/// Every RPC that the server serves.
+/// The services that the server serves.
+pub(super) const DESCRIPTORS: [&[u8]; 4] = [
+    FILE_DESCRIPTOR_SET,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+];
+
+/// Every RPC of theirs.
 fn served() -> Vec<String> {
-    let sets = [
-        FILE_DESCRIPTOR_SET,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-    ];
-    sets.into_iter().flat_map(paths).collect()
+    DESCRIPTORS.into_iter().flat_map(paths).collect()
 }
 
 fn without_row<'a>(paths: &[&'a str]) -> Vec<&'a str> {

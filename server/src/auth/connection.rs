@@ -7,14 +7,12 @@ use tokio_util::sync::CancellationToken;
 pub struct Connection {
     /// Fires when it shall end, because it is old or the server stops: streams that have no end of their own end then.
     pub retiring: CancellationToken,
-    /// Ends it at once when fired, with all that is in progress: for whoever does not take what it asked for.
-    pub cut: CancellationToken,
 }
 
 impl Connection {
     /// One that ends with `stopping` at the latest.
     #[must_use]
     pub fn new(stopping: &CancellationToken) -> Self {
-        Self { retiring: stopping.child_token(), cut: CancellationToken::new() }
+        Self { retiring: stopping.child_token() }
     }
 }

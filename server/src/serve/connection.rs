@@ -28,12 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tower::{ServiceExt as _, service_fn};
 
-use super::{
-    Settings,
-    batched::Batched,
-    lingering::Lingering,
-    paced::{PACE, Paced},
-};
+use super::{Settings, batched::Batched, delivered::Delivered, lingering::Lingering, paced::Paced};
 use crate::{
     auth::{Connection, PeerAddress},
     ca::PeerIdentity,
@@ -151,16 +146,20 @@ async fn serve(
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     let (identity, ends, used) = (Arc::new(identity), Connection::new(stopping), Arc::new(AtomicBool::new(false)));
+    // Fired by whatever is answered and not taken. It ends everything that is in progress.
+    let cut = CancellationToken::new();
     let service = {
-        let (ends, used) = (ends.clone(), Arc::clone(&used));
-        settings.gate.clone().map_request(move |mut request: Request<Incoming>| {
+        let (ends, used, pace) = (ends.clone(), Arc::clone(&used), settings.pace);
+        let cut = cut.clone();
+        let gate = settings.gate.clone().map_request(move |mut request: Request<Incoming>| {
             used.store(true, Ordering::Relaxed);
             let extensions = request.extensions_mut();
             extensions.insert(peer);
             extensions.insert(Arc::clone(&identity));
             extensions.insert(ends.clone());
-            request.map(|body| Body::new(Paced::new(body, PACE)))
-        })
+            request.map(|body| Body::new(Paced::new(body, pace)))
+        });
+        gate.map_response(move |response| response.map(|body| Body::new(Delivered::new(body, pace, cut.clone()))))
     };
     let stream = TokioIo::new(Batched::new(Lingering::new(stream, LINGER)));
     let mut connection = pin!(builder.serve_connection(stream, TowerToHyperService::new(service)));
@@ -181,7 +180,7 @@ async fn serve(
                     return;
                 }
             }
-            () = ends.cut.cancelled() => {
+            () = cut.cancelled() => {
                 tracing::info!(?peer, "a connection that takes too little is cut");
                 return;
             }

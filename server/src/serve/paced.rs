@@ -12,16 +12,28 @@ use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How much has to come, and in which time: 1 KiB/s.
-pub(super) const PACE: Pace = Pace { bytes: 60 * 1024, window: Duration::from_secs(60) };
-
-/// A least speed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+/// A least speed, at which the other end has to send and to take. 1 KiB/s, looked at over a minute, unless a test has no
+/// time for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
     /// So many bytes, or the rest.
-    bytes: u64,
+    pub bytes: u64,
     /// In this time.
-    window: Duration,
+    pub window: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { bytes: 60 * 1024, window: Duration::from_secs(60) }
+    }
+}
+
+impl Pace {
+    /// In which time so many bytes have to be gone that were handed over at once: in proportion, and no less than the window.
+    pub(super) fn time_for(self, bytes: u64) -> Duration {
+        let nanos = self.window.as_nanos() * u128::from(bytes) / u128::from(self.bytes.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).max(self.window)
+    }
 }
 
 /// What came in a window, and what is left of it.
@@ -108,7 +120,7 @@ mod tests {
 
     /// For how many seconds a sender is listened to that sends so many bytes each second. `None` when for ever.
     fn patience(bytes_per_second: u64) -> Option<u64> {
-        let mut account = Account::new(PACE);
+        let mut account = Account::new(Pace::default());
         (1..=10_000).find(|_| {
             account.add(bytes_per_second, Duration::from_secs(1));
             account.left.is_zero()
@@ -130,9 +142,9 @@ mod tests {
 
     #[test]
     fn time_in_which_nobody_waits_does_not_count() {
-        let mut account = Account::new(PACE);
+        let mut account = Account::new(Pace::default());
         (0..1000).for_each(|_| account.add(1, Duration::ZERO));
-        assert_eq!(account.left, PACE.window);
+        assert_eq!(account.left, Pace::default().window);
     }
 
     #[tokio::test]

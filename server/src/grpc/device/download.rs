@@ -6,8 +6,6 @@
 //!
 //! Nothing is read before the connection asks for it, so a slow download holds no more than the connection buffers.
 
-mod delivery;
-
 use std::{
     convert::Infallible,
     future::Future,
@@ -28,14 +26,10 @@ use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint},
 };
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
-
-use delivery::Delivery;
 
 use crate::{
     app::{self, App, Error, Reason, download::Download},
-    auth::Connection,
     blobs::Reader,
     fleet::Fleet,
     grpc::device::record,
@@ -56,10 +50,9 @@ const MAX_HEAD_BYTES: usize = PREFIX_BYTES + 11 + 5 + 6;
 /// Serves one call. The gate has let it through.
 pub async fn serve(app: App, request: Request<Body>) -> Result<Response<Body>, Infallible> {
     let device = Device { fleet: Arc::clone(&app.fleet), id: record(request.extensions()).id };
-    let connection = request.extensions().get::<Connection>().map(|connection| connection.cut.clone());
     Ok(match open(&app, request).await {
         Ok(download) => {
-            let mut response = Response::new(Body::new(Pieces::new(download, device, connection)));
+            let mut response = Response::new(Body::new(Pieces::new(download, device)));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             response
         }
@@ -111,8 +104,6 @@ type Reading = Pin<Box<dyn Future<Output = app::Result<Bytes>> + Send>>;
 /// The body of a response: pieces, then the status.
 struct Pieces {
     device: Device,
-    /// Watched when the connection can be cut.
-    delivery: Option<Arc<Delivery>>,
     reader: Arc<Reader>,
     /// Where the next reading starts.
     next: u64,
@@ -128,10 +119,9 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(Download { reader, range }: Download, device: Device, connection: Option<CancellationToken>) -> Self {
+    fn new(Download { reader, range }: Download, device: Device) -> Self {
         Self {
             device,
-            delivery: connection.map(Delivery::watched),
             reader: Arc::new(reader),
             next: range.start,
             end: range.end,
@@ -185,9 +175,6 @@ impl http_body::Body for Pieces {
             return Poll::Ready(None);
         }
         if let Some(data) = this.data.take() {
-            if let Some(delivery) = &this.delivery {
-                delivery.took(data.len());
-            }
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if this.rest.is_empty() {
@@ -198,9 +185,6 @@ impl http_body::Body for Pieces {
                 return Poll::Ready(Some(Ok(this.end(&Status::ok("")))));
             };
             let Poll::Ready(read) = reading.as_mut().poll(context) else {
-                if let Some(delivery) = &this.delivery {
-                    delivery.wants();
-                }
                 return Poll::Pending;
             };
             this.reading = None;
