@@ -32,16 +32,27 @@ const DEVICE: DeviceId = DeviceId(Uuid::from_u128(7));
 /// Picks a document of an answer.
 type Pick = fn(&mut MetadataUpdate) -> &mut Bytes;
 
-/// Where a document has a number, which document that is, and whose signature it needs.
-const PLACES: [(&str, Pick, fn(&Keys) -> &PrivateKey); 8] = [
-    ("/signed/version", |update| &mut update.image_timestamp, |keys| &keys.timestamp),
-    ("/signed/meta/snapshot.json/version", |update| &mut update.image_timestamp, |keys| &keys.timestamp),
-    ("/signed/version", |update| &mut update.image_snapshot, |keys| &keys.snapshot),
-    ("/signed/meta/targets.json/version", |update| &mut update.image_snapshot, |keys| &keys.snapshot),
-    ("/signed/version", |update| &mut update.director_timestamp, |keys| &keys.director),
-    ("/signed/meta/snapshot.json/version", |update| &mut update.director_timestamp, |keys| &keys.director),
-    ("/signed/version", |update| &mut update.director_snapshot, |keys| &keys.director),
-    ("/signed/version", |update| &mut update.director_targets, |keys| &keys.director),
+/// A number in a document.
+struct Place {
+    at: &'static str,
+    document: Pick,
+    /// Whose signature the document needs.
+    signer: fn(&Keys) -> &PrivateKey,
+}
+
+const VERSION: &str = "/signed/version";
+const SNAPSHOT: &str = "/signed/meta/snapshot.json/version";
+const TARGETS: &str = "/signed/meta/targets.json/version";
+
+const PLACES: [Place; 8] = [
+    Place { at: VERSION, document: |update| &mut update.image_timestamp, signer: |keys| &keys.timestamp },
+    Place { at: SNAPSHOT, document: |update| &mut update.image_timestamp, signer: |keys| &keys.timestamp },
+    Place { at: VERSION, document: |update| &mut update.image_snapshot, signer: |keys| &keys.snapshot },
+    Place { at: TARGETS, document: |update| &mut update.image_snapshot, signer: |keys| &keys.snapshot },
+    Place { at: VERSION, document: |update| &mut update.director_timestamp, signer: |keys| &keys.director },
+    Place { at: SNAPSHOT, document: |update| &mut update.director_timestamp, signer: |keys| &keys.director },
+    Place { at: VERSION, document: |update| &mut update.director_snapshot, signer: |keys| &keys.director },
+    Place { at: VERSION, document: |update| &mut update.director_targets, signer: |keys| &keys.director },
 ];
 
 fn copy(keys: &Keys) -> Keys {
@@ -134,9 +145,9 @@ proptest! {
                 let times = (noon(), noon() + hours(24));
                 let mut told = Stolen::from(stolen).sign(image, (DEVICE, app(1)), version, times);
                 if let Some((place, number)) = change {
-                    let (place, pick, signer) = PLACES[place];
-                    let document = pick(&mut told);
-                    *document = with_number(document, place, &number, signer(stolen));
+                    let Place { at, document, signer } = &PLACES[place];
+                    let document = document(&mut told);
+                    *document = with_number(document, at, &number, signer(stolen));
                 }
                 let before = trusted.versions();
                 let Ok(next) = trusted.update(&update(told), None, noon()) else { continue };
