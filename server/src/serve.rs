@@ -8,8 +8,10 @@ mod lingering;
 mod paced;
 pub mod scrape;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use axum::body::Body;
+use http::{Request, Response};
 use ota_proto::{
     FILE_DESCRIPTOR_SET,
     admin::v1::{
@@ -25,6 +27,7 @@ use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
+use tower::Service;
 
 use crate::{
     app::App,
@@ -92,9 +95,9 @@ pub fn services(
 
 /// How connections are served.
 #[derive(Debug)]
-pub struct Settings {
-    /// The services.
-    pub gate: Gate,
+pub struct Settings<S> {
+    /// What answers the requests: the services behind the gate.
+    pub service: S,
     /// How connections are encrypted. `None` when they are not.
     pub tls: Option<Arc<Tls>>,
     /// How long a connection lasts before its client is asked to make another.
@@ -104,7 +107,14 @@ pub struct Settings {
 }
 
 /// Serves until `stopping` fires; then takes no new calls and waits `drain` for those in progress.
-pub async fn serve(listener: TcpListener, settings: Settings, stopping: CancellationToken, drain: Duration) {
+pub async fn serve<S>(listener: TcpListener, settings: Settings<S>, stopping: CancellationToken, drain: Duration)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
     let (settings, handshakes) = (Arc::new(settings), Arc::new(Semaphore::new(MAX_HANDSHAKES)));
     let mut connections = JoinSet::new();
     loop {

@@ -269,7 +269,8 @@ impl Server {
         if let Some(tls) = &tls {
             tasks.spawn(Arc::clone(tls).keep_fresh(stopping.clone()));
         }
-        let settings = serve::Settings { gate, tls, max_connection_age: config.max_connection_age, pace: config.pace };
+        let settings =
+            serve::Settings { service: gate, tls, max_connection_age: config.max_connection_age, pace: config.pace };
         tasks.spawn(serve::serve(listener, settings, stopping.clone(), config.drain_timeout));
         Ok((Addresses { grpc: address, metrics: metrics_address }, app, admin_token_file, tasks))
     }

@@ -170,14 +170,14 @@ async fn approving_in_place_of_the_others_takes_their_labels_and_takes_them_out(
     let approved = admin.devices().approve_device(request.clone()).await.unwrap().into_inner().device.unwrap();
     assert_eq!((approved.state(), approved.labels["site"].as_str()), (DeviceState::Accepted, "lab"));
     assert!(approved.identity_conflicts.is_empty());
+    // Again changes nothing.
+    let again = admin.devices().approve_device(request).await.unwrap().into_inner().device.unwrap();
+    assert_eq!(again, approved);
     new.check_in().await.unwrap();
     for gone in [&old, &lost] {
         assert_eq!(admin.device(&gone.name()).await.state(), DeviceState::Decommissioned);
         assert_refused(&gone.check_in().await.unwrap_err(), Code::PermissionDenied, "DEVICE_DECOMMISSIONED");
     }
-    // Again changes nothing.
-    let again = admin.devices().approve_device(request).await.unwrap().into_inner().device.unwrap();
-    assert_eq!(again, approved);
 }
 
 #[tokio::test]

@@ -14,7 +14,8 @@ use ota_proto::admin::v1::{
     CreateUploadRequest, DecommissionDeviceRequest, DeploymentState, GetCallerRequest, GetUploadRequest,
     RevokeApiTokenRequest, RolloutState, Upload, create_upload_response::Presence,
 };
-use tonic::Code;
+use tonic::{Code, Status};
+use uuid::Uuid;
 
 /// A change is notified: it is known elsewhere soon, not at once.
 const SOON: Duration = Duration::from_secs(10);
@@ -96,6 +97,46 @@ async fn a_device_decommissioned_on_one_is_refused_by_the_other() {
     here.admin().devices().decommission_device(request).await.unwrap();
     let status = eventually("the other replica refuses the device", SOON, async || device.check_in().await.err());
     assert_refused(&status.await, Code::PermissionDenied, "DEVICE_DECOMMISSIONED");
+}
+
+/// Checks in at both replicas, then changes the device in the database and notifies nobody. Returns why both refuse it after
+/// that, and why its stream ended. The sweep sees nothing: the time of the last change is left as it was.
+async fn refused_after(statement: &'static str) -> [Status; 3] {
+    let here = TestServer::start().await;
+    let there = here.replica().await;
+    let device = here.admin().enroll().await;
+    let elsewhere = device.at(&there.url());
+    device.check_in().await.unwrap();
+    elsewhere.check_in().await.unwrap();
+    let mut rings = elsewhere.watch().await.unwrap();
+    let id: Uuid = device.id().parse().unwrap();
+    let changed = sqlx::query(statement).bind(id).execute(here.pool()).await.unwrap();
+    assert_eq!(changed.rows_affected(), 1);
+    let refused = async |device: &TestDevice| {
+        eventually("the replica refuses the device", SOON, async || device.check_in().await.err()).await
+    };
+    let ended = loop {
+        match rings.message().await {
+            Ok(ring) => assert!(ring.is_some(), "a stream ends with a reason"),
+            Err(status) => break status,
+        }
+    };
+    [refused(&device).await, refused(&elsewhere).await, ended]
+}
+
+#[tokio::test]
+async fn a_device_taken_out_without_a_notification_is_soon_refused_by_every_replica() {
+    let statement = "UPDATE device SET state = 'decommissioned' WHERE id = $1";
+    for status in refused_after(statement).await {
+        assert_refused(&status, Code::PermissionDenied, "DEVICE_DECOMMISSIONED");
+    }
+}
+
+#[tokio::test]
+async fn a_device_deleted_without_a_notification_is_soon_refused_by_every_replica() {
+    for status in refused_after("DELETE FROM device WHERE id = $1").await {
+        assert_refused(&status, Code::Unauthenticated, "CREDENTIAL_INVALID");
+    }
 }
 
 #[tokio::test]

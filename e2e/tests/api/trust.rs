@@ -314,8 +314,28 @@ async fn a_device_that_works_costs_nothing_once_it_holds_everything() {
     sqlx::query("ALTER TABLE director_document RENAME TO elsewhere").execute(server.pool()).await.unwrap();
     let again = trust::update(app, &record, &work, &asked, Utc::now()).await.unwrap().unwrap();
     assert_eq!(again, first);
-    let idle = Asked { held: Held { director: 1, ..Held::default() }, nonce: None };
-    assert_eq!(trust::update(app, &record, &[], &idle, Utc::now()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_device_with_nothing_to_do_costs_no_query_whatever_it_holds_or_asks_again() {
+    let server = TestServer::start().await;
+    let device = server.admin().enroll().await;
+    let app = server.app();
+    let record = app.fleet.device(device.id().parse().unwrap()).await.unwrap().unwrap();
+    let asking = |byte| Asked { nonce: Some(vec![byte; 16].into()), ..Asked::default() };
+    let first = trust::update(app, &record, &[], &asking(1), Utc::now()).await.unwrap().unwrap();
+    // Without its table every query would fail.
+    sqlx::query("ALTER TABLE director_document RENAME TO elsewhere").execute(server.pool()).await.unwrap();
+    // It did not believe what came, and asks again.
+    let again = trust::update(app, &record, &[], &asking(2), Utc::now()).await.unwrap().unwrap();
+    assert_ne!(again.freshness, first.freshness);
+    assert_eq!(again, trust::Update { freshness: again.freshness.clone(), ..first });
+    for held in [Held::default(), Held { director: 1, ..Held::default() }] {
+        let asked = Asked { held, nonce: None };
+        assert_eq!(trust::update(app, &record, &[], &asked, Utc::now()).await.unwrap(), None);
+    }
+    // What it did believe is not kept for it.
+    trust::update(app, &record, &[], &asking(3), Utc::now()).await.unwrap_err();
 }
 
 #[tokio::test]

@@ -1202,7 +1202,8 @@ pub struct CheckInResponse {
     /// The server lacks the inventory whose checksum was sent.
     #[prost(bool, tag = "3")]
     pub inventory_wanted: bool,
-    /// Newer trust metadata than the device holds. Absent when there is none.
+    /// Newer trust metadata than the device holds. Absent when there is none, and when the device has no work and sent no
+    /// nonce: who holds none yet sends one.
     #[prost(message, optional, tag = "4")]
     pub metadata: ::core::option::Option<MetadataUpdate>,
     /// The server's clock.

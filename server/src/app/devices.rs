@@ -152,7 +152,7 @@ pub async fn approve_replacing(app: &App, caller: &Caller, id: DeviceId, now: Da
     scope::may_change(caller, id, &standing.labels)?;
     change_state(&mut transaction, caller, id, standing.state, Decision::Approve, now).await?;
     let mut heir_of: Option<db::device::Standing> = None;
-    for other in others {
+    for &other in &others {
         let Some(old) = db::device::lock(&mut transaction, other).await? else { continue };
         scope::may_change(caller, other, &old.labels)?;
         change_state(&mut transaction, caller, other, old.state, Decision::Decommission, now).await?;
@@ -172,6 +172,9 @@ pub async fn approve_replacing(app: &App, caller: &Caller, id: DeviceId, now: Da
         record(&mut transaction, caller, id, event).await?;
     }
     let device = finish(app, transaction, caller, id).await?;
+    for other in others {
+        app.fleet.forget(other);
+    }
     app.fleet.reconcile_rollouts.notify_one();
     Ok(device)
 }

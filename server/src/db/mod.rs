@@ -28,6 +28,7 @@ pub mod page;
 pub mod payload;
 pub mod presence;
 pub mod release;
+pub mod revocation;
 pub mod rollout;
 pub mod selector;
 pub mod server_key;

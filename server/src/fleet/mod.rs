@@ -1,12 +1,12 @@
 //! What this replica keeps in memory of the fleet, so that a check-in with nothing new costs no query.
 //!
-//! [`records`] holds each connected device as the database last had it; a notification from Postgres drops what changed,
-//! and [`sweep`] finds what a lost notification left behind. [`doorbell`] wakes devices that hold a stream, [`presence`]
+//! [`records`] holds each connected device as the database last had it; a notification from Postgres drops what changed.
+//! When one is lost, [`lookout`] finds devices that were taken out, at once, and [`sweep`] the rest. [`doorbell`] wakes devices that hold a stream, [`presence`]
 //! writes signs of life in batches. Nothing here is the truth: a replica that loses it all reads it again.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,10 +20,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Error, Reason, Result};
+use crate::{
+    app::{Error, Reason, Result},
+    db::trust_metadata::Versions,
+};
 
 mod doorbell;
 mod listener;
+mod lookout;
 mod presence;
 mod records;
 mod sweep;
@@ -44,6 +48,7 @@ pub struct Fleet {
     presence: Presence,
     events: watch::Sender<u64>,
     trust_changes: AtomicU64,
+    trust_versions: Mutex<Versions>,
     stopping: CancellationToken,
     /// Rings when a deployment ended, which may have been its rollout's last.
     pub reconcile_rollouts: Notify,
@@ -59,6 +64,7 @@ impl Fleet {
             presence: Presence::new(check_in_interval),
             events: watch::Sender::new(0),
             trust_changes: AtomicU64::new(0),
+            trust_versions: Mutex::default(),
             stopping,
             reconcile_rollouts: Notify::new(),
             pool,
@@ -69,6 +75,7 @@ impl Fleet {
     pub async fn run(self: Arc<Self>) {
         let mut tasks = JoinSet::new();
         tasks.spawn(listener::run(Arc::clone(&self)));
+        tasks.spawn(lookout::run(Arc::clone(&self)));
         tasks.spawn(sweep::run(Arc::clone(&self)));
         tasks.spawn(Arc::clone(&self).write_presence());
         while tasks.join_next().await.is_some() {}
@@ -130,6 +137,15 @@ impl Fleet {
     /// may be outdated.
     pub fn trust_changes(&self) -> u64 {
         self.trust_changes.load(Ordering::Acquire)
+    }
+
+    /// The newest signed metadata that there was at the last look: what is older is outdated, whatever was told.
+    pub fn trust_versions(&self) -> Versions {
+        *self.trust_versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_trust_versions(&self, versions: Versions) {
+        *self.trust_versions.lock().unwrap_or_else(PoisonError::into_inner) = versions;
     }
 
     /// Notes that signed metadata may have changed.

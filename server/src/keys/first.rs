@@ -32,7 +32,7 @@ pub(super) async fn generate(
     };
     let session = seal(kek, KeyName::Session, Vec::new(), &rand::random::<[u8; SESSION_KEY_BYTES]>());
     let signing = SigningKeys::generate()?;
-    let signing_rows = signing.iter().map(|(name, key)| seal_private(kek, name, key));
+    let signing_rows = signing.iter().map(|(name, key)| seal_private(kek, name, key.private()));
     for key in [authority, session].into_iter().chain(signing_rows) {
         db::server_key::put(&mut *connection, &key, now).await?;
     }

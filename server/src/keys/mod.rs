@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub use kek::{KeyFileError, SealBroken};
-pub use signing::SigningKeys;
+pub use signing::{LoggedKey, SigningKeys};
 
 use kek::KeyEncryptionKey;
 

@@ -1,6 +1,7 @@
 //! One connection, from its first byte to its last.
 
 use std::{
+    convert::Infallible,
     io,
     pin::pin,
     sync::{
@@ -26,7 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tower::{ServiceExt as _, service_fn};
+use tower::{Service, ServiceExt as _, service_fn};
 
 use super::{Settings, batched::Batched, delivered::Delivered, lingering::Lingering, paced::Paced};
 use crate::{
@@ -56,13 +57,19 @@ const FIRST_REQUEST_LIMIT: Duration = Duration::from_secs(30);
 const TLS_HANDSHAKE: u8 = 22;
 
 /// Serves a connection that was just accepted, until it ends. `handshaking` is given back when its handshake is over.
-pub(super) async fn run(
+pub(super) async fn run<S>(
     stream: TcpStream,
     peer: PeerAddress,
-    settings: Arc<Settings>,
+    settings: Arc<Settings<S>>,
     stopping: CancellationToken,
     handshaking: OwnedSemaphorePermit,
-) {
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
     let Some(tls) = settings.tls.clone() else {
         drop(handshaking);
         return serve(stream, peer, PeerIdentity::None, &settings, &stopping).await;
@@ -112,7 +119,7 @@ async fn refuse_plain(stream: TcpStream) {
         if request.version() < http::Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
         }
-        Ok::<_, std::convert::Infallible>(response)
+        Ok::<_, Infallible>(response)
     });
     let builder = auto::Builder::new(TokioExecutor::new());
     let stream = TokioIo::new(Lingering::new(stream, HANDSHAKE_LIMIT));
@@ -122,13 +129,19 @@ async fn refuse_plain(stream: TcpStream) {
 }
 
 /// Speaks HTTP until the connection ends.
-async fn serve(
+async fn serve<S>(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: PeerAddress,
     identity: PeerIdentity,
-    settings: &Settings,
+    settings: &Settings<S>,
     stopping: &CancellationToken,
-) {
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -151,7 +164,7 @@ async fn serve(
     let service = {
         let (ends, used, pace) = (ends.clone(), Arc::clone(&used), settings.pace);
         let cut = cut.clone();
-        let gate = settings.gate.clone().map_request(move |mut request: Request<Incoming>| {
+        let gate = settings.service.clone().map_request(move |mut request: Request<Incoming>| {
             used.store(true, Ordering::Relaxed);
             let extensions = request.extensions_mut();
             extensions.insert(peer);

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    process::{ChildStderr, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -43,6 +43,11 @@ impl Child {
             bail!("{name} ended before it listened");
         }
         Ok((child, line.trim().to_owned()))
+    }
+
+    /// What it logs, if that was piped and nobody has taken it.
+    pub(crate) fn stderr(&mut self) -> Option<ChildStderr> {
+        self.process.stderr.take()
     }
 
     /// Its process id.

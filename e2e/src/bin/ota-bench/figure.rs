@@ -81,6 +81,11 @@ impl Figure {
         self
     }
 
+    /// The product's figure over the baseline's; 1 for a figure that stands alone.
+    pub(crate) fn ratio(&self) -> f64 {
+        self.beside.as_ref().map_or(1.0, |beside| beside.ratio)
+    }
+
     /// Prints the line.
     pub(crate) fn print(&self) -> anyhow::Result<()> {
         print(self)

@@ -39,6 +39,11 @@ pub(crate) struct Device {
 /// Registers `count` accepted devices that run [`RUNNING`], as if long ago, and begins a session of each.
 pub(crate) async fn register(product: &Product, count: usize) -> anyhow::Result<Vec<Device>> {
     let keys = insert(&product.database, count).await?;
+    begin_all(product, keys).await
+}
+
+/// Begins a session of each of these devices.
+pub(crate) async fn begin_all(product: &Product, keys: Vec<(DeviceId, TestKey)>) -> anyhow::Result<Vec<Device>> {
     let channel = product.channel().await?;
     let devices = stream::iter(keys).map(|(id, key)| begin(channel.clone(), id, key)).buffered(AT_ONCE);
     devices.try_collect().await
@@ -53,7 +58,8 @@ async fn begin(channel: Channel, id: DeviceId, key: TestKey) -> anyhow::Result<D
     Ok(Device { id, key, authorization })
 }
 
-async fn insert(database: &PgPool, count: usize) -> anyhow::Result<Vec<(DeviceId, TestKey)>> {
+/// Registers `count` accepted devices that run [`RUNNING`], as if long ago.
+pub(crate) async fn insert(database: &PgPool, count: usize) -> anyhow::Result<Vec<(DeviceId, TestKey)>> {
     let token = Uuid::now_v7();
     sqlx::query(
         "INSERT INTO enroll_token (id, secret_sha256, max_uses, expires_at, approval_required, created_at, creator)

@@ -14,6 +14,7 @@ mod fleet;
 mod machine;
 mod memory;
 mod nginx;
+mod plain_tls;
 mod product;
 mod raw_stream;
 mod source;
@@ -29,6 +30,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use machine::Watch;
+use ota_server::config::Config;
 use tempfile::TempDir;
 
 /// Measures the server beside its baselines.
@@ -65,6 +67,9 @@ enum Scenario {
     /// The baseline of check-ins.
     #[command(hide = true)]
     BareUnary,
+    /// The baseline of check-ins with the trust layer.
+    #[command(hide = true)]
+    PlainTls(Box<Config>),
     /// The baseline of uploads.
     #[command(hide = true)]
     HashAndWrite {
@@ -87,6 +92,7 @@ async fn main() -> anyhow::Result<()> {
         Some(Scenario::Memory(options)) => bench.memory(options).await,
         Some(Scenario::Wake(options)) => bench.wake(options).await,
         Some(Scenario::BareUnary) => bare::serve().await,
+        Some(Scenario::PlainTls(config)) => plain_tls::serve(&config).await,
         Some(Scenario::HashAndWrite { from, to }) => upload::hash_and_write(&from, &to),
     }
 }
@@ -101,6 +107,7 @@ impl Bench {
     async fn all(&self) -> anyhow::Result<()> {
         self.check_in(defaults::<check_in::Options>()?).await?;
         self.check_in(check_in::Options { devices: 100_000, ..defaults()? }).await?;
+        self.check_in(check_in::Options { tls: true, ..defaults()? }).await?;
         self.download(defaults()?).await?;
         self.upload(defaults()?).await?;
         self.memory(defaults()?).await?;

@@ -1,6 +1,15 @@
 //! The product under measurement: the released server on a Postgres of its own, in processes of their own.
 
-use std::{fs, path::Path, process::Command, sync::Arc};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read},
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use anyhow::{Context as _, ensure};
 use ota_e2e::operator::Operator;
@@ -9,11 +18,16 @@ use ota_server::{
     postgres::{Cluster, Durability},
 };
 use ota_tls::{Connector, DefaultTimeProvider, Identity, IdentitySlot, SeenCertificates, ServerTrust};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use crate::child::{self, Child};
+
+/// The filter that makes the server's log tell each signature that it makes over metadata.
+const TELLS_SIGNATURES: &str = "warn,ota_server::keys::signing=trace";
+/// What such a line has in it, and no other.
+const SIGNATURE: &str = "ota_server::keys::signing";
 
 /// A running server with its database.
 #[derive(Debug)]
@@ -26,6 +40,7 @@ pub(crate) struct Product {
     pub(crate) database: PgPool,
     admin_token: String,
     counts_statements: bool,
+    signatures: Arc<AtomicU64>,
     cluster: Cluster,
     folder: TempDir,
 }
@@ -37,8 +52,8 @@ impl Product {
     }
 
     /// The same with TLS.
-    pub(crate) async fn encrypted(scratch: &Path) -> anyhow::Result<Self> {
-        Self::launch(scratch, &[]).await
+    pub(crate) async fn encrypted(scratch: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::launch(scratch, flags).await
     }
 
     async fn launch(scratch: &Path, flags: &[&str]) -> anyhow::Result<Self> {
@@ -58,13 +73,26 @@ impl Product {
         let data = folder.path().join("server");
         let mut command = Command::new(program("ota-server")?);
         command
-            .args(["--log", "warn", "--listen", "127.0.0.1:0", "--database-url", &cluster.url(), "--data-dir"])
+            .args([
+                "--log",
+                TELLS_SIGNATURES,
+                "--listen",
+                "127.0.0.1:0",
+                "--database-url",
+                &cluster.url(),
+                "--data-dir",
+            ])
             .arg(&data)
-            .args(flags);
-        let (server, url) = Child::start_listening("ota-server", &mut command)?;
+            .args(flags)
+            .stderr(Stdio::piped());
+        let (mut server, url) = Child::start_listening("ota-server", &mut command)?;
+        let signatures = Arc::default();
+        let log = server.stderr().context("the log is piped")?;
+        let counter = Arc::clone(&signatures);
+        std::thread::spawn(move || count_signatures(log, &counter));
         let token = fs::read_to_string(data.join("admin-token")).context("the server left no admin token")?;
         let admin_token = token.trim().to_owned();
-        Ok(Self { url, server, database, admin_token, counts_statements, cluster, folder })
+        Ok(Self { url, server, database, admin_token, counts_statements, signatures, cluster, folder })
     }
 
     /// The folder of the blob store.
@@ -94,10 +122,37 @@ impl Product {
         child::tree_cpu_seconds(pid.context("Postgres left no process id")?)
     }
 
-    /// Statements that Postgres has executed, those of this function left out.
+    /// Signatures over metadata that the server has made since it started. It made some with its first start: a count of
+    /// none would mean that the log tells nothing.
+    pub(crate) fn signatures(&self) -> anyhow::Result<u64> {
+        let count = self.signatures.load(Ordering::Relaxed);
+        ensure!(count > 0, "the server's log tells nothing of signatures");
+        Ok(count)
+    }
+
+    /// Another, empty database in the same Postgres, with the schema.
+    pub(crate) async fn another_database(&self, name: &str) -> anyhow::Result<(PgPool, String)> {
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&self.database).await?;
+        let pool = PgPool::connect_with(self.cluster.connect_options().database(name)).await?;
+        MIGRATOR.run(&pool).await?;
+        let url = self.cluster.url();
+        let (server, query) = url.split_once('?').context("the URL of the cluster names its socket")?;
+        let (server, _) = server.rsplit_once('/').context("the URL of the cluster names its database")?;
+        Ok((pool, format!("{server}/{name}?{query}")))
+    }
+
+    /// A folder that goes with the product.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Statements that Postgres has executed in the server's database, those of this function left out.
     pub(crate) async fn statements(&self) -> anyhow::Result<i64> {
         let query = if self.counts_statements {
-            "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_%'"
+            "SELECT coalesce(sum(calls), 0)::bigint
+             FROM pg_stat_statements
+             JOIN pg_database ON pg_database.oid = dbid
+             WHERE datname = current_database() AND query NOT LIKE '%pg_stat_%'"
         } else {
             "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
         };
@@ -115,6 +170,17 @@ impl Product {
         self.database.close().await;
         self.cluster.stop().await?;
         Ok(())
+    }
+}
+
+/// Counts what the log tells of signatures, and hands on what else it tells.
+fn count_signatures(log: impl Read, count: &AtomicU64) {
+    for line in BufReader::new(log).lines().map_while(Result::ok) {
+        if line.contains(SIGNATURE) {
+            count.fetch_add(1, Ordering::Relaxed);
+        } else {
+            eprintln!("{line}");
+        }
     }
 }
 

@@ -18,7 +18,9 @@ use crate::fleet::Fleet;
 async fn take_ahead(fleet: &Fleet, version: u64) {
     let mut connection = fleet.server.pool().acquire().await.expect("a connection");
     let keys = fleet.server.app().keys.signing(&mut connection).await.expect("the attacker owns the server");
-    let stolen = Stolen { snapshot: &keys.image_snapshot, timestamp: &keys.image_timestamp, director: &keys.director };
+    let [snapshot, timestamp, director] =
+        [&keys.image_snapshot, &keys.image_timestamp, &keys.director].map(|key| key.private());
+    let stolen = Stolen { snapshot, timestamp, director };
     let image = fleet.admin.image_repository().await.expect("the repository");
     let (mut store, trusted) = TrustStore::open(fleet.agent.data_dir()).expect("the agent's store");
     let target = image.target("app/1.0.0").expect("a whole repository").expect("a listed release").clone();

@@ -20,7 +20,7 @@ use crate::{
     app::{App, Error, Reason, Result},
     auth::Caller,
     db::{self, desired::Work, director::Signed, event::NewEvent},
-    fleet::Record,
+    fleet::{Fleet, Record},
 };
 
 /// How often a device's documents are signed again when other replicas sign for it at the same time.
@@ -80,8 +80,8 @@ impl Remembered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, orders: &Arc<Orders>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(orders));
+    fn set(&self, orders: Option<Arc<Orders>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = orders;
     }
 }
 
@@ -96,9 +96,10 @@ struct Orders {
 
 impl Orders {
     /// Whether they still say what they should, and are not behind what the device holds.
-    fn serve(&self, changes: u64, held: Held, now: DateTime<Utc>) -> bool {
+    fn serve(&self, fleet: &Fleet, held: Held, now: DateTime<Utc>) -> bool {
         let versions = self.metadata.versions;
-        self.changes == changes
+        self.changes == fleet.trust_changes()
+            && self.metadata.covers(fleet.trust_versions())
             && is_young(&self.signed, now)
             && held.director <= self.signed.version
             && held.director_root <= versions.director_root
@@ -107,8 +108,9 @@ impl Orders {
     }
 }
 
-/// Brings a device up to date, if it has work to do, asks for proof of freshness or holds nothing yet. With nothing of
-/// these it costs nothing; and no query while what was last signed for the device still serves.
+/// Brings a device up to date, if it has work to do or asks for proof of freshness, as every device does that holds nothing
+/// yet. With neither it costs nothing, whatever the device holds; and no query while what was last signed for it still
+/// serves: a device that does not believe what it is sent asks at every check-in.
 ///
 /// # Errors
 /// When the database does not answer, or cannot keep what was signed.
@@ -120,18 +122,17 @@ pub async fn update(
     now: DateTime<Utc>,
 ) -> Result<Option<Update>> {
     let held = asked.held;
-    if work.is_empty() && asked.nonce.is_none() && held.director != 0 {
+    if work.is_empty() && asked.nonce.is_none() {
+        // It asks again in half a day: until then its documents are not worth the memory.
+        record.signed.set(None);
         return Ok(None);
     }
-    let changes = app.fleet.trust_changes();
-    let orders = match record.signed.get().filter(|orders| orders.serve(changes, held, now)) {
+    let orders = match record.signed.get().filter(|orders| orders.serve(&app.fleet, held, now)) {
         Some(orders) => orders,
         None => {
+            let changes = app.fleet.trust_changes();
             let orders = Arc::new(orders(app, record.id, work, held, changes, now).await?);
-            // A device at rest asks twice a day: its documents are not worth the memory.
-            if !work.is_empty() {
-                record.signed.set(&orders);
-            }
+            record.signed.set(Some(Arc::clone(&orders)));
             orders
         }
     };

@@ -6,10 +6,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
-use ota_trust::{
-    key::PrivateKey,
-    metadata::{Bins, Role, Snapshot, Target, Targets, read},
-};
+use ota_trust::metadata::{Bins, Role, Snapshot, Target, Targets, read};
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::RwLock;
 
@@ -20,7 +17,7 @@ use crate::{
         self,
         trust_metadata::{Repository, Stored, Versions},
     },
-    keys::Keyring,
+    keys::{Keyring, LoggedKey},
 };
 
 /// Remembers the metadata.
@@ -39,7 +36,7 @@ pub(super) struct Metadata {
     pub(super) snapshot: Bytes,
     pub(super) snapshot_version: u64,
     /// Signs for the director.
-    pub(super) director: PrivateKey,
+    pub(super) director: LoggedKey,
     top: List,
     bins: Option<Bins>,
     /// By role.
@@ -81,7 +78,7 @@ impl Published {
 }
 
 impl Metadata {
-    fn covers(&self, wanted: Versions) -> bool {
+    pub(super) fn covers(&self, wanted: Versions) -> bool {
         self.versions.image_root >= wanted.image_root
             && self.versions.image_timestamp >= wanted.image_timestamp
             && self.versions.director_root >= wanted.director_root

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use ota_domain::event::Kind;
 use ota_trust::{
     image,
-    key::{KeyId, PrivateKey, PublicKey, Signer as _},
+    key::{KeyId, PublicKey, Signer as _},
     metadata::{self, Mode, Role, Root},
     verify,
 };
@@ -22,7 +22,7 @@ use crate::{
         event::NewEvent,
         trust_metadata::{NewDocument, Repository},
     },
-    keys::{KeyName, SigningKeys},
+    keys::{KeyName, LoggedKey, SigningKeys},
 };
 
 /// The roles of the director repository that share one key.
@@ -63,7 +63,7 @@ impl Standing {
     }
 
     /// The key that signs the next root.
-    pub(super) fn root_key(&self, repository: Repository) -> Result<&PrivateKey> {
+    pub(super) fn root_key(&self, repository: Repository) -> Result<&LoggedKey> {
         let key = match repository {
             Repository::Image => self.keys.image_root.as_ref(),
             Repository::Director => self.keys.director_root.as_ref(),

@@ -17,7 +17,7 @@ use crate::{
     app::{App, Error, Result},
     auth::Caller,
     db::{self, event::NewEvent, trust_metadata::Repository},
-    keys::{KeyName, SigningKeys},
+    keys::{KeyName, LoggedKey, SigningKeys},
 };
 
 /// A key of the server's that can be replaced.
@@ -47,8 +47,8 @@ pub struct Rotated {
 /// Where a key is, and where the one that is to come after it waits.
 struct Places<'a> {
     waiting_name: KeyName,
-    waiting: &'a mut Option<PrivateKey>,
-    used: &'a mut PrivateKey,
+    waiting: &'a mut Option<LoggedKey>,
+    used: &'a mut LoggedKey,
 }
 
 impl RotatedKey {
@@ -182,7 +182,7 @@ pub(super) async fn promote(
     for rotated in RotatedKey::ALL.into_iter().filter(|rotated| rotated.repository() == repository) {
         let Some(places) = rotated.places(keys) else { continue };
         let Some(key) = places.waiting.take_if(|key| rotated.is_named(root, key.public_key())) else { continue };
-        app.keys.replace(&mut *connection, rotated.name(), &key, now).await?;
+        app.keys.replace(&mut *connection, rotated.name(), key.private(), now).await?;
         db::server_key::delete(&mut *connection, places.waiting_name.as_str()).await?;
         record(connection, caller, Kind::ServerKeyRotated, rotated, key.public_key()).await?;
         *places.used = key;
