@@ -112,7 +112,7 @@ async fn what_cannot_be_a_payload_is_refused_when_announced() {
     }
     for size in [1_001, i64::MAX] {
         let status = announce(&admin, &sha256, size).await.unwrap_err();
-        assert_refused(&status, Code::ResourceExhausted, "PAYLOAD_TOO_LARGE");
+        assert_refused(&status, Code::FailedPrecondition, "PAYLOAD_TOO_LARGE");
     }
     let uploads: i64 = sqlx::query_scalar("SELECT count(*) FROM upload").fetch_one(server.pool()).await.unwrap();
     assert_eq!(uploads, 0);

@@ -5085,7 +5085,7 @@ pub mod package_service_client {
         }
         /// Announces a payload. Answers with the payload when the server has it, else with an upload, which may be one that an
         /// earlier call began: then its offset tells where to go on.
-        /// Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED `PAYLOAD_TOO_LARGE`.
+        /// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION `PAYLOAD_TOO_LARGE`.
         pub async fn create_upload(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateUploadRequest>,
@@ -5374,7 +5374,7 @@ pub mod package_service_server {
         >;
         /// Announces a payload. Answers with the payload when the server has it, else with an upload, which may be one that an
         /// earlier call began: then its offset tells where to go on.
-        /// Errors: INVALID_ARGUMENT; RESOURCE_EXHAUSTED `PAYLOAD_TOO_LARGE`.
+        /// Errors: INVALID_ARGUMENT; FAILED_PRECONDITION `PAYLOAD_TOO_LARGE`.
         async fn create_upload(
             &self,
             request: tonic::Request<super::CreateUploadRequest>,

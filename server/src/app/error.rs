@@ -292,7 +292,7 @@ reasons! {
     /// The rollout's or deployment's state does not allow it.
     RolloutState = "ROLLOUT_STATE" FailedPrecondition,
     /// Larger than the server takes.
-    PayloadTooLarge = "PAYLOAD_TOO_LARGE" ResourceExhausted,
+    PayloadTooLarge = "PAYLOAD_TOO_LARGE" FailedPrecondition,
     /// The bytes do not hash to what was declared.
     ChecksumMismatch = "CHECKSUM_MISMATCH" InvalidArgument,
     /// A piece's checksum is wrong.

@@ -289,6 +289,7 @@ fn limited(retry_after: Duration) -> Error {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tonic_types::StatusExt as _;
 
     use super::*;
 
@@ -374,6 +375,34 @@ mod tests {
             assert!(matches!(refuse(now), Error::Invalid(_)));
         }
         assert!(waits(limits.may_try(ADDRESS, Identity(1), now)).is_some());
+    }
+
+    #[test]
+    fn every_limit_says_when_to_come_back_and_means_it() {
+        let (limits, now) = (limits(), Instant::now());
+        let proven = |now| limits.call(Identity(1), now);
+        let anonymous = |now| limits.anonymous(ADDRESS, now);
+        let enrolling = |now| limits.enrollment(ADDRESS, now);
+        let trying = |now| {
+            limits.refused(ADDRESS, Claimed::Operator, now, Error::Invalid(vec![]));
+            limits.may_try(ADDRESS, Identity(2), now)
+        };
+        let refused = |now| {
+            let told = limits.refused(ADDRESS, Claimed::Device, now, Error::Invalid(vec![]));
+            if matches!(told, Error::Invalid(_)) { Ok(()) } else { Err(told) }
+        };
+        let all: [&dyn Fn(Instant) -> Result<()>; 5] = [&proven, &anonymous, &enrolling, &trying, &refused];
+        for limit in all {
+            let over = (0..10_000).find_map(|_| limit(now).err()).unwrap();
+            let status = tonic::Status::from(over);
+            let told = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap();
+            assert!(status.code() == tonic::Code::ResourceExhausted && !told.is_zero(), "{status:?}");
+        }
+        // The wait is not in vain.
+        for limit in [&proven as &dyn Fn(Instant) -> Result<()>, &anonymous, &enrolling] {
+            let wait = waits(limit(now)).unwrap();
+            assert_eq!(waits(limit(now + wait)), None);
+        }
     }
 
     #[test]

@@ -48,8 +48,8 @@ impl From<Error> for Status {
             }
             Error::Refused { reason, .. } => {
                 let mut details = details(reason);
-                if reason == Reason::DevicePending {
-                    details.set_retry_info(Some(PENDING_RETRY_AFTER));
+                if let Some(wait) = retry_after(reason) {
+                    details.set_retry_info(Some(wait));
                 }
                 Self::with_error_details(reason.class().into(), message, details)
             }
@@ -79,6 +79,16 @@ impl From<Error> for Status {
 
 /// How long a device that waits for approval should wait before it asks again.
 const PENDING_RETRY_AFTER: Duration = Duration::from_secs(15);
+/// How long to wait until an operator may have made room.
+const EXHAUSTED_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// When the same request may go better. What is exhausted comes back; how soon is a guess, unless a limit knows it.
+fn retry_after(reason: Reason) -> Option<Duration> {
+    if reason == Reason::DevicePending {
+        return Some(PENDING_RETRY_AFTER);
+    }
+    (reason.class() == Class::ResourceExhausted).then_some(EXHAUSTED_RETRY_AFTER)
+}
 
 fn details(reason: Reason) -> ErrorDetails {
     ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::new())
@@ -101,5 +111,25 @@ impl std::fmt::Display for Chain<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_exhausted_says_when_to_come_back() {
+        let exhausted = Reason::ALL.iter().filter(|reason| reason.class() == Class::ResourceExhausted);
+        let refusals = exhausted.map(|reason| Error::refused(*reason, "full"));
+        let limited = Error::RateLimited { retry_after: Duration::from_millis(1) };
+        let mut seen = 0;
+        for status in refusals.chain([limited]).map(Status::from) {
+            assert_eq!(status.code(), Code::ResourceExhausted);
+            let wait = status.get_details_retry_info().and_then(|info| info.retry_delay);
+            assert!(wait.is_some_and(|wait| !wait.is_zero()), "{status:?}");
+            seen += 1;
+        }
+        assert!(seen >= 3, "{seen}");
     }
 }
