@@ -365,7 +365,7 @@ impl Agent {
 
     fn wait_after(&self, error: &client::Error, troubles: &mut Backoff) -> Duration {
         let wait = match error.class() {
-            Class::Unreachable | Class::Faulty => troubles.next(&mut rand::rng()),
+            Class::Unreachable | Class::Faulty => troubles.next_after(error.retry_after(), &mut rand::rng()),
             Class::NotAdmitted(device::State::Pending) => {
                 let least = error.retry_after().unwrap_or(PENDING_WAIT).clamp(CHECK_IN_BOUNDS.0, UNWANTED_WAIT);
                 tracing::info!("waiting for an operator to approve device {}", self.enrollment.device);
@@ -374,7 +374,7 @@ impl Agent {
             Class::NotAdmitted(_) | Class::Unknown | Class::Permanent => UNWANTED_WAIT,
         };
         tracing::warn!(wait_ms = millis(wait), "cannot check in: {error}");
-        wait + error.retry_after().unwrap_or_default().min(UNWANTED_WAIT)
+        wait
     }
 }
 

@@ -26,6 +26,14 @@ impl Backoff {
         bound.mul_f64(rng.random_range(0.0..=1.0))
     }
 
+    /// Returns the next wait after an answer that said how long to wait at least. Many devices are told the same at the same
+    /// moment: each adds up to half of that, and what it would have waited anyway. What is told counts up to the bound that
+    /// does not grow any more.
+    pub fn next_after(&mut self, told: Option<Duration>, rng: &mut impl Rng) -> Duration {
+        let told = told.unwrap_or_default().min(self.longest);
+        told + (told / 2).mul_f64(rng.random_range(0.0..=1.0)) + self.next(rng)
+    }
+
     /// Returns how many waits were handed out since the last success.
     pub fn tries(&self) -> u32 {
         self.tries
@@ -54,6 +62,21 @@ mod tests {
                 assert!(backoff.next(&mut rng) <= bound);
             }
         }
+    }
+
+    #[test]
+    fn what_the_server_says_is_waited_out_and_nobody_comes_back_with_the_others() {
+        let (first, longest) = (Duration::from_secs(1), Duration::from_secs(60));
+        let mut rng = StdRng::seed_from_u64(3);
+        let told = Duration::from_secs(12);
+        let waits: Vec<_> = (0..100).map(|_| Backoff::new(first, longest).next_after(Some(told), &mut rng)).collect();
+        assert!(waits.iter().all(|wait| (told..=told + told / 2 + first).contains(wait)), "{waits:?}");
+        let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+        assert!(*most - *least > told / 4, "{least:?} to {most:?}");
+        // Nobody keeps a device away for long.
+        let wait = Backoff::new(first, longest).next_after(Some(Duration::MAX), &mut rng);
+        assert!(wait <= longest + longest / 2 + first, "{wait:?}");
+        assert!(Backoff::new(first, longest).next_after(None, &mut rng) <= first);
     }
 
     #[test]

@@ -67,9 +67,10 @@ async fn hold(client: Client, rings: mpsc::Sender<Duration>) {
         if opened_at.elapsed() >= STEADY {
             backoff.reset();
         }
+        let told = error.as_ref().and_then(crate::client::Error::retry_after);
         let wait = match error.as_ref().map(crate::client::Error::class) {
             Some(Class::Permanent | Class::NotAdmitted(_) | Class::Unknown) => UNWANTED_WAIT,
-            Some(Class::Unreachable | Class::Faulty) | None => backoff.next(&mut rand::rng()),
+            Some(Class::Unreachable | Class::Faulty) | None => backoff.next_after(told, &mut rand::rng()),
         };
         tracing::debug!(wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "the doorbell is silent");
         sleep(wait).await;

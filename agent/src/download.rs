@@ -297,8 +297,7 @@ impl Patience {
             let message = format!("no byte came for {} s; the last error: {error}", self.stall.as_secs());
             return Err(failure(FailureCode::Deadline, message));
         }
-        let wait = self.backoff.next(rng);
-        Ok(error.retry_after().map_or(wait, |at_least| at_least.min(WAIT.1) + wait))
+        Ok(self.backoff.next_after(error.retry_after(), rng))
     }
 }
 

@@ -47,7 +47,7 @@ async fn keep(access: &Access) {
                     SHORTEST
                 }
                 Err(error) => {
-                    let wait = troubles.next(&mut rand::rng()).max(SHORTEST);
+                    let wait = troubles.next_after(error.retry_after(), &mut rand::rng()).max(SHORTEST);
                     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                     tracing::warn!(wait_ms, "cannot renew the certificate: {error}");
                     wait

@@ -37,7 +37,7 @@ pub async fn send(client: &Client, messages: Messages, payload: &Payload) -> Res
         match transfer.attempt(&mut backoff).await {
             Ok(()) => return Ok(transfer.first_offset.map_or(Sent::Nothing, Sent::From)),
             Err(Interruption::Status(status)) if is_worth_another_try(&status) => {
-                let wait = backoff.wait();
+                let wait = backoff.wait(&status, &mut rand::rng());
                 transfer.wait(wait, status).await?;
             }
             Err(Interruption::Status(status)) => return Err(transfer.explain(status)),
@@ -134,7 +134,8 @@ impl Transfer<'_> {
             self.end();
             return Err(failure.hint("what was sent is kept: the same command goes on from there"));
         };
-        let text = format!("the upload was interrupted ({}); trying again in {} s", failure.what(), wait.as_secs());
+        let text =
+            format!("the upload was interrupted ({}); trying again in {} s", failure.what(), wait.as_secs_f64().ceil());
         match &self.progress {
             Some(progress) => progress.note(self.messages, &text),
             None => self.messages.say(&text),

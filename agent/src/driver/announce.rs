@@ -39,7 +39,7 @@ impl Driver {
                     tracing::info!(deployment.id = %job.deployment, "cannot report the end yet: {error}");
                 }
             }
-            let wait = backoff.next(&mut rand::rng()) + error.retry_after().unwrap_or_default().min(WAIT.1);
+            let wait = backoff.next_after(error.retry_after(), &mut rand::rng());
             tokio::select! {
                 () = sleep(wait) => {}
                 () = self.stop.cancelled() => return None,

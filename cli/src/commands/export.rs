@@ -226,13 +226,17 @@ async fn fetch(
             Ok(()) => Status::unavailable("the server ended the download early"),
             Err(status) => status,
         };
-        let wait = backoff.wait().filter(|_| is_transient(&status));
+        let wait = if is_transient(&status) { backoff.wait(&status, &mut rand::rng()) } else { None };
         let failure = Failure::from(status);
         let Some(wait) = wait else {
             progress.finish();
             return Err(failure.hint("what was fetched is kept: the same command goes on from there"));
         };
-        let text = format!("the download was interrupted ({}); trying again in {} s", failure.what(), wait.as_secs());
+        let text = format!(
+            "the download was interrupted ({}); trying again in {} s",
+            failure.what(),
+            wait.as_secs_f64().ceil()
+        );
         progress.note(session.messages, &text);
         tokio::time::sleep(wait).await;
     }

@@ -90,6 +90,7 @@ pub fn is_transient(status: &Status) -> bool {
             ErrorReason::BlobStoreUnavailable
                 | ErrorReason::DatabaseUnavailable
                 | ErrorReason::ShuttingDown
+                | ErrorReason::RateLimited
                 | ErrorReason::UploadIncomplete
                 | ErrorReason::UploadBusy
                 | ErrorReason::OffsetMismatch
