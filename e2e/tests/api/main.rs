@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 mod access;
+mod audit;
 mod check_in;
 mod deployments;
 mod devices;

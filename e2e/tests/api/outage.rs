@@ -1,7 +1,7 @@
 //! What the server depends on is gone: nothing hangs, nothing is half stored, and afterwards everything goes on.
 
 mod blob_store;
-mod calls;
+pub(crate) mod calls;
 
 use std::{
     collections::BTreeMap,

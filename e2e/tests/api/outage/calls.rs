@@ -26,20 +26,20 @@ use uuid::Uuid;
 
 /// One call.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// The RPC.
-    pub(super) path: &'static str,
+    pub(crate) path: &'static str,
     /// The request, encoded.
-    pub(super) message: Bytes,
+    pub(crate) message: Bytes,
 }
 
 /// What there is to speak of. Each thing that a call uses up is there for that call alone.
 #[derive(Debug)]
-pub(super) struct World {
+pub(crate) struct World {
     /// A device in the middle of its update, which the server has in memory.
     known_device: TestDevice,
     /// One that never called since it enrolled.
-    pub(super) unknown_device: TestDevice,
+    pub(crate) unknown_device: TestDevice,
     operator: Bearer,
     deployment: device::Deployment,
     pending: [String; 2],
@@ -64,7 +64,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) async fn new(server: &TestServer) -> Self {
+    pub(crate) async fn new(server: &TestServer) -> Self {
         let op = server.admin();
         let token = admin::EnrollToken { max_uses: 100, approval_required: true, ..Default::default() };
         let string = op.enrollment_string(token).await;
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Who makes a call, so that it goes well.
-    pub(super) fn client(&self, server: &TestServer, call: &Call) -> RawClient {
+    pub(crate) fn client(&self, server: &TestServer, call: &Call) -> RawClient {
         let bearer = match policy::demand(call.path).expect("every RPC has a row") {
             Demand::Nothing => Bearer::anonymous(),
             Demand::Device | Demand::EnrolledKey => self.known_device.bearer(),
@@ -173,7 +173,7 @@ async fn prove(server: &TestServer, known: &TestDevice) -> device::CreateSession
 
 impl World {
     /// One call of every RPC.
-    pub(super) fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         vec![
             call(
                 "/ota.device.v1.EnrollmentService/Enroll",
