@@ -4,6 +4,7 @@
 
 use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use ota_e2e::{
     binaries::run,
     eventually,
@@ -65,6 +66,13 @@ fn certificate(agent: &AgentProcess) -> String {
     fs::read_to_string(agent.data_dir().join("identity/certificate.pem")).unwrap()
 }
 
+/// The last moment of a certificate.
+fn end(certificate: &str) -> DateTime<Utc> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+    let not_after = pem.parse_x509().unwrap().validity().not_after.timestamp();
+    DateTime::from_timestamp(not_after, 0).unwrap()
+}
+
 async fn devices(server: &ServerProcess) -> usize {
     let answer = server.admin().devices().list_devices(ListDevicesRequest::default()).await.unwrap();
     answer.into_inner().devices.len()
@@ -122,7 +130,7 @@ async fn an_agent_renews_its_certificate_in_time_and_whenever_it_is_killed() {
     }
     // Killed for longer than a certificate lives: the expired one is good for one thing.
     let before = certificate(&agent);
-    sleep(Duration::from_secs(5)).await;
+    eventually("the certificate has expired", PATIENCE, async || (end(&before) < Utc::now()).then_some(())).await;
     let output = agent.once().await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_ne!(certificate(&agent), before);
