@@ -1,12 +1,13 @@
 //! `ota-server`: reads the command line, runs, and says in plain words what went wrong.
 
-use std::{error::Error, io::IsTerminal, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use chrono::Utc;
 use clap::{Parser, Subcommand, ValueEnum};
 use ota_server::{
     app,
     config::Config,
+    keys,
     serve::READINESS,
     server::{AUTHORITY_FILE, Database, Server, StartError},
 };
@@ -59,6 +60,15 @@ enum Command {
         #[arg(default_value = "admin")]
         name: String,
     },
+    /// Seal the server's private keys under a new key-encryption key. Needs the database; stop every server on it first.
+    ///
+    /// Without --new-key-file the new key takes the place of --key-file, and the old one stays beside it for backups of the
+    /// database. A run that was interrupted is repeated.
+    RotateKeyEncryptionKey {
+        /// File with the new key, made when there is none. The servers then have to be given it with --key-file.
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -81,6 +91,9 @@ async fn main() -> ExitCode {
         Some(Command::Migrate) => migrate(&cli.config).await,
         Some(Command::Healthcheck) => return healthcheck(&cli.config).await,
         Some(Command::AdminToken { name }) => admin_token(&cli.config, &name).await,
+        Some(Command::RotateKeyEncryptionKey { new_key_file }) => {
+            rotate_key_encryption_key(&cli.config, new_key_file).await
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,6 +115,12 @@ struct Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
+        Self { hint: error.hint(), error: error.into() }
+    }
+}
+
+impl From<keys::OpenError> for Failure {
+    fn from(error: keys::OpenError) -> Self {
         Self { hint: error.hint(), error: error.into() }
     }
 }
@@ -205,6 +224,27 @@ async fn admin_token(config: &Config, name: &str) -> Result<(), Failure> {
     let token = app::access::create_admin(&database.pool, name, Utc::now()).await;
     database.close().await;
     println!("{}", token.map_err(|error| Failure { error: error.into(), hint: None })?);
+    Ok(())
+}
+
+async fn rotate_key_encryption_key(config: &Config, new_key_file: Option<PathBuf>) -> Result<(), Failure> {
+    let file = config.key_file();
+    let new = new_key_file.clone().unwrap_or_else(|| {
+        let mut new = file.clone().into_os_string();
+        new.push(".new");
+        new.into()
+    });
+    let database = Database::open(config, &CancellationToken::new()).await?;
+    let done = keys::reseal(&database.pool, &file, &new).await;
+    database.close().await;
+    let keys::Resealed { keys, id } = done?;
+    eprintln!("{keys} keys were sealed anew; the key-encryption key is {id} from now on.");
+    if new_key_file.is_some() {
+        eprintln!("Start the servers with --key-file {}", new.display());
+    } else if let Some(old) = keys::replace_file(&file, &new)? {
+        eprintln!("It is in {}. The one before it is in {}:", file.display(), old.display());
+        eprintln!("backups of the database that are older need that one. Delete it with them.");
+    }
     Ok(())
 }
 

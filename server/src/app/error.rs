@@ -124,6 +124,7 @@ impl From<OpenError> for Error {
             OpenError::Database(error) => error.into(),
             OpenError::KeyFile(_)
             | OpenError::KeyFileMissing
+            | OpenError::NoKeys
             | OpenError::OtherKey { .. }
             | OpenError::Damaged { .. }
             | OpenError::Generate(_)

@@ -60,6 +60,14 @@ pub async fn put(connection: &mut PgConnection, key: &ServerKey, now: DateTime<U
     Ok(())
 }
 
+/// Stores a key's private part as it is sealed under another key-encryption key.
+pub async fn reseal(connection: &mut PgConnection, name: &str, sealed: &[u8], kek_id: &str) -> sqlx::Result<()> {
+    sqlx::query!("UPDATE server_key SET sealed = $2, kek_id = $3 WHERE name = $1", name, sealed, kek_id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Deletes a key, and answers whether there was one.
 pub async fn delete(connection: &mut PgConnection, name: &str) -> sqlx::Result<bool> {
     let done = sqlx::query!("DELETE FROM server_key WHERE name = $1", name).execute(connection).await?;

@@ -118,10 +118,6 @@ fn parse(content: &[u8]) -> Option<[u8; KEY_BYTES]> {
 
 /// Writes the file beside its place and links it there, so that nobody ever reads half a key or loses the first one.
 fn create(path: &Path, key: &[u8; KEY_BYTES]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        Some(_) | None => Path::new("."),
-    };
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}", hex::encode(rand::random::<[u8; 8]>())));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
@@ -130,6 +126,15 @@ fn create(path: &Path, key: &[u8; KEY_BYTES]) -> io::Result<()> {
         .and_then(|()| fs::hard_link(&unfinished, path));
     fs::remove_file(&unfinished)?;
     written?;
+    sync_folder(path)
+}
+
+/// Makes the names in a file's folder durable.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        Some(_) | None => Path::new("."),
+    };
     fs::File::open(folder)?.sync_all()
 }
 

@@ -6,6 +6,7 @@
 
 mod first;
 mod kek;
+mod reseal;
 mod signing;
 
 use std::{fmt, path::Path};
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use kek::{KeyFileError, SealBroken};
+pub use reseal::{Resealed, replace_file, reseal};
 pub use signing::{LoggedKey, SigningKeys};
 
 use kek::KeyEncryptionKey;
@@ -49,11 +51,14 @@ pub enum OpenError {
         /// Names the key that is there.
         found: String,
     },
+    /// There is nothing to seal anew.
+    #[error("the database has no keys yet: no server has started on it")]
+    NoKeys,
     /// A row is damaged.
     #[error("the key {name:?} in the database is damaged")]
     Damaged {
         /// Which.
-        name: &'static str,
+        name: String,
         /// How.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -71,9 +76,12 @@ impl OpenError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Database(_) | Self::Generate(_) | Self::Sign(_) => None,
+            Self::NoKeys => {
+                Some("name the database with --database-url, or the folder of its private one with --data-dir")
+            }
             Self::KeyFile(_) => Some("name a file that this account can read and, at the first start, make"),
             Self::KeyFileMissing | Self::OtherKey { .. } => Some(
-                "give the file that the first server on this database has (key-encryption-key in its data directory) with --key-file",
+                "give the file that the first server on this database has (key-encryption-key in its data directory) with --key-file; if `rotate-key-encryption-key` was interrupted, run it again",
             ),
             Self::Damaged { .. } => Some("restore the table server_key from a backup of the database"),
         }
@@ -227,7 +235,7 @@ fn unseal<'a>(
 }
 
 fn damaged(name: KeyName, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpenError {
-    OpenError::Damaged { name: name.as_str(), source: source.into() }
+    OpenError::Damaged { name: name.as_str().to_owned(), source: source.into() }
 }
 
 fn seal(kek: &KeyEncryptionKey, name: KeyName, public_key: Vec<u8>, private_key: &[u8]) -> ServerKey {
