@@ -228,6 +228,21 @@ pub fn publish(
     now: DateTime<Utc>,
     online: OnlineKeys<'_>,
 ) -> Result<Repository, PublishError> {
+    let none: [&[u8]; 0] = [];
+    renew(repository, &none, documents, now, online)
+}
+
+/// Follows new roots and takes targets documents in, in one step: when both have expired, neither can go first.
+///
+/// # Errors
+/// Those of [`follow`] and [`publish`].
+pub fn renew(
+    repository: &Repository,
+    roots: &[impl AsRef<[u8]>],
+    documents: &[(String, Vec<u8>)],
+    now: DateTime<Utc>,
+    online: OnlineKeys<'_>,
+) -> Result<Repository, PublishError> {
     let mut meta = repository.snapshot().map(|snapshot| snapshot.meta.clone()).unwrap_or_default();
     let mut seen = BTreeSet::new();
     for (role, bytes) in documents {
@@ -242,7 +257,8 @@ pub fn publish(
         }
     }
     let mut next = repository.clone();
-    sign_next(&mut next, repository.versions(), meta, now, online)?;
+    next.update_roots(roots).map_err(PublishError::Verify)?;
+    sign_next(&mut next, repository.versions(), meta, now, now, online)?;
     let documents = documents.iter().map(|(role, bytes)| (role.as_str(), bytes.as_slice()));
     next.update_all_targets(documents, now).map_err(PublishError::Verify)?;
     verify_whole(&next, now)?;
@@ -250,7 +266,8 @@ pub fn publish(
 }
 
 /// Follows new roots: signs the next snapshot and timestamp by the keys that they name, and verifies all of it as a device
-/// would. The versions go on from where they were.
+/// would, but for one thing: targets that have expired do not keep a root from being renewed, which has to come first. The
+/// versions go on from where they were.
 ///
 /// # Errors
 /// When a root does not follow, when a key does not sign or is not one that the last root names, or when the targets are not
@@ -265,12 +282,13 @@ pub fn follow(
     let meta = repository.snapshot().map(|snapshot| snapshot.meta.clone()).unwrap_or_default();
     let mut next = repository.clone();
     next.update_roots(roots).map_err(PublishError::Verify)?;
-    sign_next(&mut next, before, meta, now, online)?;
-    verify_whole(&next, now)?;
+    sign_next(&mut next, before, meta, now, now, online)?;
+    verify_whole(&next, WHENEVER)?;
     Ok(next)
 }
 
-/// Keeps the repository fresh: signs a timestamp, and a snapshot when half the life of the one there is has gone.
+/// Keeps the repository fresh: signs a timestamp, and a snapshot when half the life of the one there is has gone. Goes on
+/// when root or targets have expired: whoever has their keys needs a fresh timestamp to see what they sign again.
 ///
 /// # Errors
 /// When a key does not sign, or is not one that the root names, or when the repository has no targets that it could list.
@@ -284,41 +302,46 @@ pub fn refresh(
     let versions = repository.versions();
     let mut next = repository.clone();
     if snapshot.expires - now >= Role::Snapshot.lifetime() / 2 {
-        stamp(&mut next, versions, snapshot.version, now, online)?;
+        stamp(&mut next, versions, snapshot.version, now, WHENEVER, online)?;
     } else {
-        sign_next(&mut next, versions, snapshot.meta.clone(), now, online)?;
+        sign_next(&mut next, versions, snapshot.meta.clone(), now, WHENEVER, online)?;
     }
-    next.check(now).map_err(PublishError::Verify)?;
+    next.check(WHENEVER).map_err(PublishError::Verify)?;
     Ok(next)
 }
 
-/// Signs the snapshot that comes after `before`, and the timestamp that names it.
+/// A time at which nothing has expired.
+const WHENEVER: DateTime<Utc> = DateTime::<Utc>::MIN_UTC;
+
+/// Signs the snapshot that comes after `before`, and the timestamp that names it, and verifies both as of `seen`.
 fn sign_next(
     repository: &mut Repository,
     before: Versions,
     meta: BTreeMap<String, u64>,
     now: DateTime<Utc>,
+    seen: DateTime<Utc>,
     online: OnlineKeys<'_>,
 ) -> Result<(), PublishError> {
     let version = before.snapshot + 1;
     let snapshot = Snapshot { version, expires: now + Role::Snapshot.lifetime(), meta };
     let snapshot = metadata::sign(&snapshot, &[online.snapshot]).map_err(PublishError::Sign)?;
-    stamp(repository, before, version, now, online)?;
-    repository.update_snapshot(&snapshot, now).map_err(PublishError::Verify)
+    stamp(repository, before, version, now, seen, online)?;
+    repository.update_snapshot(&snapshot, seen).map_err(PublishError::Verify)
 }
 
-/// Signs the timestamp that comes after `before`.
+/// Signs the timestamp that comes after `before`, and verifies it as of `seen`.
 fn stamp(
     repository: &mut Repository,
     before: Versions,
     snapshot_version: u64,
     now: DateTime<Utc>,
+    seen: DateTime<Utc>,
     online: OnlineKeys<'_>,
 ) -> Result<(), PublishError> {
     let version = before.timestamp + 1;
     let timestamp = Timestamp { version, expires: now + Role::Timestamp.lifetime(), snapshot_version };
     let timestamp = metadata::sign(&timestamp, &[online.timestamp]).map_err(PublishError::Sign)?;
-    repository.update_timestamp(&timestamp, now).map_err(PublishError::Verify)
+    repository.update_timestamp(&timestamp, seen).map_err(PublishError::Verify)
 }
 
 /// Everything that a device might ask for is there and is believed.

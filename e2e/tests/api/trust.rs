@@ -17,15 +17,18 @@ use ota_proto::{
     },
     device::v1::{CheckInRequest, CheckInResponse, Deployment, MetadataUpdate, MetadataVersions},
 };
-use ota_server::app::{
-    trust,
-    trust::{Asked, Held},
+use ota_server::{
+    app::{
+        trust,
+        trust::{Asked, Held, NewRoots},
+    },
+    auth::Caller,
 };
 use ota_trust::{
     device::{Order, Trusted, Update},
     image::Catalog,
     key::{PrivateKey, PublicKey, Signer},
-    metadata::{self, Mode, Role, Root, Timestamp},
+    metadata::{self, Mode, Role, Root, Targets, Timestamp},
 };
 use prost::Message as _;
 use sqlx::PgPool;
@@ -577,6 +580,60 @@ async fn a_key_made_for_operators_waits_for_the_root_that_names_it() {
         trusted.authorize(&order(&granted), Utc::now()).unwrap();
         device.complete(&granted).await;
     }
+}
+
+#[tokio::test]
+async fn a_list_that_nobody_has_filled_is_the_servers_to_sign_again() {
+    let server = TestServer::start().await;
+    let (admin, app, start) = (server.admin(), server.app(), Utc::now());
+    let days = |days: i64| start + TimeDelta::days(days);
+    let list = async || admin.metadata("targets").await.unwrap();
+    trust::keep_fresh(app, days(182)).await.unwrap();
+    assert_eq!(metadata::read::<Targets>(&list().await).unwrap().version, 1);
+    trust::keep_fresh(app, days(184)).await.unwrap();
+    let signed = metadata::read::<Targets>(&list().await).unwrap();
+    assert_eq!((signed.version, signed.expires > days(500)), (2, true));
+    // Also by a server that was off until root and list had both run out.
+    trust::keep_fresh(app, days(1_000)).await.unwrap();
+    admin.image_repository().await.unwrap().check(days(1_000)).unwrap();
+
+    // What people signed is theirs, and the server does what is its own meanwhile.
+    admin.publish("app", "1.0.0", &unique_payload(100)).await;
+    let signed = list().await;
+    trust::keep_fresh(app, days(2_000)).await.unwrap();
+    assert_eq!(list().await, signed);
+    let timestamp: Timestamp = metadata::read(&admin.metadata("timestamp").await.unwrap()).unwrap();
+    assert!(timestamp.expires > days(2_000));
+}
+
+#[tokio::test]
+async fn operators_who_slept_for_years_sign_root_and_list_again() {
+    let server = TestServer::start().await;
+    let (admin, app) = (server.admin(), server.app());
+    admin.publish("app", "1.0.0", &unique_payload(100)).await;
+    let owners = take_over(&admin).await;
+    let late = Utc::now() + TimeDelta::days(1_000);
+    // The server's part never stops: without a fresh timestamp nobody could tell what there is to sign again.
+    trust::keep_fresh(app, late).await.unwrap();
+    let repository = admin.image_repository().await.unwrap();
+    assert!(repository.timestamp().unwrap().expires > late);
+    repository.check(late).unwrap_err();
+
+    let publish = async |repository: &ota_trust::Repository| {
+        let documents = Catalog::open(repository).unwrap().publish_all(late, &[signing::key()]).unwrap();
+        let snapshot = repository.versions().snapshot;
+        trust::publish_targets(app, &Caller::server(), snapshot, &documents, late).await
+    };
+    // The root comes first.
+    publish(&repository).await.unwrap_err();
+    let renewed = async |repository| {
+        let next = root(&admin, repository).await.next(late + Role::Root.lifetime());
+        Some(metadata::sign(&next, &[&owners[0], &owners[1]]).unwrap())
+    };
+    let roots = NewRoots { image: renewed(Repository::Image).await, director: renewed(Repository::Director).await };
+    trust::publish_roots(app, &Caller::server(), &roots, late).await.unwrap();
+    publish(&admin.image_repository().await.unwrap()).await.unwrap();
+    admin.image_repository().await.unwrap().check(late).unwrap();
 }
 
 #[tokio::test]

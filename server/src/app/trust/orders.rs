@@ -15,7 +15,7 @@ use ota_trust::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{published::Metadata, refused, repository};
+use super::{invalid, published::Metadata, refused, repository};
 use crate::{
     app::{App, Error, Reason, Result},
     auth::Caller,
@@ -290,6 +290,7 @@ pub async fn export(
     let before = repository::load(&mut tx).await?;
     let none: [&[u8]; 0] = [];
     let after = image::follow(&before, &none, now, repository::online(&keys)).map_err(refused)?;
+    after.check(now).map_err(invalid)?;
     repository::store(&mut tx, &before, &after, now).await?;
     let expires = |role: Role| now + lifetime.max(role.lifetime());
     let (Some(timestamp), Some(snapshot)) = (after.timestamp(), after.snapshot()) else {
