@@ -228,7 +228,7 @@ impl Agent {
         self.driver.go_offline(bundle);
         self.driver.recover().await.map_err(Error::Driver)?;
         self.is_recovered = true;
-        match self.driver.guard_mut().hear(answer.metadata).map_err(Error::Trust)? {
+        match self.driver.guard_mut().hear_bundle(answer.metadata).map_err(Error::Trust)? {
             Some(fault) => Err(Error::NotBelieved(fault)),
             None => Ok(answer.offers),
         }

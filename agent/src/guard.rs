@@ -121,6 +121,15 @@ impl Guard {
         }
     }
 
+    /// Verifies what a bundle brought and keeps it, like [`Self::hear`]. The roots in it that are held are passed over.
+    pub fn hear_bundle(&mut self, update: Option<Update>) -> Result<Option<TrustError>, Error> {
+        let update = match &self.belief {
+            Belief::Held(_, trusted) => update.map(|update| trusted.pass_over_held_roots(update)),
+            Belief::Lost | Belief::Unknown => update,
+        };
+        self.hear(update)
+    }
+
     /// Tells why a release must not be installed at this moment.
     pub fn forbids(&mut self, job: &Job) -> Option<Failure> {
         let error = match &self.belief {

@@ -1,4 +1,4 @@
-//! A small identity provider: discovery, and keys that can be rotated.
+//! A small identity provider: discovery, keys that can be rotated, and the device authorization grant.
 
 use std::{
     net::SocketAddr,
@@ -10,7 +10,11 @@ use aws_lc_rs::{
     rsa,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
 use data_encoding::BASE64URL_NOPAD;
 use http::StatusCode;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -116,6 +120,18 @@ struct Inner {
     fetches: usize,
     /// Whether it answers nothing of use.
     failing: bool,
+    /// What the person did at the page.
+    decision: Option<Decision>,
+    /// How often `/token` was asked before that.
+    polls: usize,
+    /// How often a login was renewed.
+    renewals: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Decision {
+    Approved(Value),
+    Denied,
 }
 
 type Shared = Arc<Mutex<Inner>>;
@@ -151,6 +167,8 @@ impl Issuer {
         let router = Router::new()
             .route("/realms/ota/.well-known/openid-configuration", get(discovery))
             .route("/realms/ota/keys", get(keys_document))
+            .route("/realms/ota/device", post(invite))
+            .route("/realms/ota/token", post(token))
             .with_state(Arc::clone(&inner));
         let serving = tokio::spawn(async move {
             axum::serve(listener, router).await.ok();
@@ -174,6 +192,35 @@ impl Issuer {
         lock(&self.inner).failing = true;
     }
 
+    /// Types the code at its page, as somebody about whom it says this. It says the same at every renewal until then.
+    pub fn approve(&self, claims: Value) {
+        lock(&self.inner).decision = Some(Decision::Approved(claims));
+    }
+
+    /// Refuses at its page.
+    pub fn deny(&self) {
+        lock(&self.inner).decision = Some(Decision::Denied);
+    }
+
+    /// Returns how often somebody asked for tokens while nobody had come to its page, and forgets who came.
+    pub fn forget(&self) -> usize {
+        let mut inner = lock(&self.inner);
+        inner.decision = None;
+        std::mem::take(&mut inner.polls)
+    }
+
+    /// Returns how often somebody has asked for tokens while nobody had come to its page.
+    #[must_use]
+    pub fn polls(&self) -> usize {
+        lock(&self.inner).polls
+    }
+
+    /// Returns how often a login was renewed.
+    #[must_use]
+    pub fn renewals(&self) -> usize {
+        lock(&self.inner).renewals
+    }
+
     /// Returns how often it was asked for its keys.
     #[must_use]
     pub fn fetches(&self) -> usize {
@@ -189,7 +236,41 @@ async fn discovery(State(inner): State<Shared>) -> Result<Json<Value>, StatusCod
     Ok(Json(json!({
         "issuer": inner.issuer,
         "jwks_uri": format!("{}/keys", inner.issuer),
+        "device_authorization_endpoint": format!("{}/device", inner.issuer),
+        "token_endpoint": format!("{}/token", inner.issuer),
     })))
+}
+
+/// RFC 8628, section 3.2.
+async fn invite(State(inner): State<Shared>) -> Json<Value> {
+    let page = format!("{}/page", lock(&inner).issuer);
+    Json(json!({
+        "device_code": "a-device-code", "user_code": "WDJB-MJHT", "verification_uri": page, "expires_in": 600, "interval": 1,
+    }))
+}
+
+/// RFC 8628, section 3.5, and RFC 6749, section 6.
+async fn token(State(inner): State<Shared>, form: String) -> (StatusCode, Json<Value>) {
+    let mut inner = lock(&inner);
+    let refused = |error: &str| (StatusCode::BAD_REQUEST, Json(json!({ "error": error })));
+    let has = |pair: &str| form.split('&').any(|part| part == pair);
+    let is_renewal = has("grant_type=refresh_token");
+    if !has("client_id=otactl") || !(has("device_code=a-device-code") || has("refresh_token=a-refresh-token")) {
+        return refused("invalid_grant");
+    }
+    match inner.decision.clone() {
+        None => {
+            inner.polls += 1;
+            refused("authorization_pending")
+        }
+        Some(Decision::Denied) => refused("access_denied"),
+        Some(Decision::Approved(claims)) => {
+            inner.renewals += usize::from(is_renewal);
+            let id_token = inner.keys.first().expect("an issuer has a key").sign(&claims);
+            let answer = json!({ "id_token": id_token, "refresh_token": "a-refresh-token", "token_type": "Bearer" });
+            (StatusCode::OK, Json(answer))
+        }
+    }
 }
 
 async fn keys_document(State(inner): State<Shared>) -> Json<Value> {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use self::stored::Stored;
 use crate::{
     fault::{Because as _, Fault, TrustError},
-    metadata::{Custom, Role, Target, target_path},
+    metadata::{Custom, Role, Root, Target, read, target_path},
     verify::{Repository, Versions},
 };
 
@@ -147,6 +147,17 @@ impl Trusted {
     #[must_use]
     pub fn versions(&self) -> HeldVersions {
         HeldVersions { image: self.image.versions(), director: self.director.versions() }
+    }
+
+    /// Drops the roots that are held from what a bundle brings: it carries them from the first on, for devices of any age.
+    #[must_use]
+    pub fn pass_over_held_roots(&self, update: Update) -> Update {
+        let held = self.versions();
+        let is_newer = |root: &Vec<u8>, held: u64| read::<Root>(root).map_or(true, |root| root.version > held);
+        let Update { mut image_roots, mut director_roots, .. } = update;
+        image_roots.retain(|root| is_newer(root, held.image.root));
+        director_roots.retain(|root| is_newer(root, held.director.root));
+        Update { image_roots, director_roots, ..update }
     }
 
     /// The lowest release counter of a package that may be installed, as far as it is known.

@@ -8,6 +8,7 @@ mod hostile_archive;
 mod identity;
 mod keys;
 mod kill;
+mod login;
 mod memory;
 mod server_program;
 mod shutdown;

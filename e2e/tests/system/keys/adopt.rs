@@ -58,9 +58,7 @@ async fn any_two_of_three_root_key_files_are_enough_and_no_fewer() {
     tells(&scene.refused(1, &twice).await, &["1 of them"]);
 
     // Files that are something else.
-    let own = scene.server.scratch().join("ota/keys");
-    let own = fs::read_dir(own).unwrap().map(|entry| entry.unwrap().path());
-    let own = own.filter(|file| file.is_file()).find(|file| file.extension().is_some_and(|end| end == "pem")).unwrap();
+    let own = scene.own_key();
     let words = scene.refused(1, &[&drill[..], &[&one, "--root-key", path(&own)]].concat()).await;
     tells(&words, &["1 of them", "none of the root keys in use"]);
     let gone = scene.server.scratch().join("gone.pem");

@@ -4,6 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 mod adopt;
+mod ceremony;
+mod key_encryption_key;
+mod offline;
+mod people;
+mod pkcs11;
+mod release;
 mod rotate;
 
 use std::{
@@ -23,6 +29,8 @@ use crate::fleet;
 struct Scene {
     server: ServerProcess,
     agent: AgentProcess,
+    /// Where `otactl` calls, when that is not the server itself.
+    url: Option<String>,
 }
 
 impl Scene {
@@ -32,7 +40,7 @@ impl Scene {
 
     async fn with(server: ServerProcess) -> Self {
         let agent = fleet::enroll(&server, &server.url()).await;
-        Self { server, agent }
+        Self { server, agent, url: None }
     }
 
     /// One whose root keys are in files, two of three of which have to sign.
@@ -48,7 +56,8 @@ impl Scene {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = fleet::otactl(&self.server, &self.server.url());
+        let url = self.url.clone().unwrap_or_else(|| self.server.url());
+        let mut command = fleet::otactl(&self.server, &url);
         command.args(arguments);
         command
     }
@@ -77,6 +86,13 @@ impl Scene {
 
     fn root_key(&self, number: u32) -> String {
         path(&self.roots().join(format!("root-{number}.pem"))).to_owned()
+    }
+
+    /// The file of the key that signs releases.
+    fn own_key(&self) -> PathBuf {
+        let keys = fs::read_dir(self.server.scratch().join("ota/keys")).unwrap().map(|entry| entry.unwrap().path());
+        let is_key = |file: &PathBuf| file.is_file() && file.extension().is_some_and(|end| end == "pem");
+        keys.filter(is_key).min_by_key(|file| file.as_os_str().len()).unwrap()
     }
 
     /// Publishes a release and assigns it: the device, left alone, comes to run it.
