@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod attacks;
+mod chain;
 mod image;
 mod properties;
 mod recovery;
