@@ -29,7 +29,7 @@ use tonic::{Request, Response, Status};
 
 use access::Transport;
 pub use access::{Access, Credentials};
-pub use chunks::Chunks;
+pub use chunks::{Chunks, check as check_piece};
 pub use enrollment::{Anchors, Joined, anchors, enroll};
 pub use error::{Class, Error};
 pub use metadata::Question;

@@ -39,7 +39,11 @@ impl Chunks {
     }
 }
 
-fn check(piece: &DownloadResponse, expected: u64) -> Result<Bytes, Error> {
+/// Returns the bytes of a piece that is due at this offset.
+///
+/// # Errors
+/// When it is due elsewhere, is empty or too large, or does not match its checksum.
+pub fn check(piece: &DownloadResponse, expected: u64) -> Result<Bytes, Error> {
     if u64::try_from(piece.offset) != Ok(expected) {
         return Err(Error::nonsense(format!("a piece at {} where {expected} was due", piece.offset)));
     }

@@ -167,3 +167,14 @@ fn delegations_that_are_not_understood_are_no_word_that_a_path_is_absent() {
     assert!(world.refresh());
     assert!(!world.download("path"));
 }
+
+#[test]
+fn delegations_without_an_end_come_to_one() {
+    let Some(mut world) = World::start() else { return };
+    world.python("names = ['targets'] + [f'role-{number}' for number in range(40)]");
+    world.python("[delegate(names[at], names[at + 1], ['*']) for at in range(40)]; add('near', b'near', 'role-5')");
+    world.python("add('far', b'far', 'role-39'); publish(*reversed(names), 'snapshot', 'timestamp')");
+    assert!(world.download("near"));
+    assert!(!world.download("far"));
+    assert_eq!(world.requests().iter().filter(|request| request.contains("role-")).count(), 31);
+}

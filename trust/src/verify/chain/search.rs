@@ -34,16 +34,20 @@ impl Chain {
     ///
     /// # Errors
     /// When a document on the way has expired or is not the one that another names, or delegates in a way that is not
-    /// understood: then nobody knows whether the path is listed.
+    /// understood, or to more than [`MAX_VISITED`] roles: then nobody knows whether the path is listed.
     pub fn search(&self, path: &str, now: DateTime<Utc>) -> Result<Search, TrustError> {
         self.check(now)?;
         let mut visited = BTreeSet::new();
         // The next one last.
         let mut waiting = vec![(TARGETS, TARGETS)];
         while let Some((role, delegator)) = waiting.pop() {
-            if visited.len() == MAX_VISITED || !visited.insert(role) {
+            if visited.contains(role) {
                 continue;
             }
+            if visited.len() == MAX_VISITED {
+                return Err(Fault::Endless.because(format!("more than {MAX_VISITED} roles are asked for {path}")));
+            }
+            visited.insert(role);
             if role != TARGETS {
                 if self.listed_version(role).is_none() {
                     continue;

@@ -85,14 +85,17 @@ impl Chain {
     /// Takes the floors that were stored: they outlive the documents that set them.
     fn raise_floors(&mut self, floors: Floors) -> Result<(), TrustError> {
         for (what, held, stored) in [
-            ("stored timestamp", self.floors.timestamp, floors.timestamp),
-            ("stored snapshot", self.floors.snapshot, floors.snapshot),
+            ("stored timestamp", &mut self.floors.timestamp, floors.timestamp),
+            ("stored snapshot", &mut self.floors.snapshot, floors.snapshot),
         ] {
-            if held > 0 {
-                not_below(what, held, stored)?;
+            if *held > 0 {
+                not_below(what, *held, stored)?;
             }
+            *held = stored.max(*held);
         }
-        self.floors = floors;
+        if self.snapshot.is_none() {
+            self.floors.targets = floors.targets;
+        }
         Ok(())
     }
 }
