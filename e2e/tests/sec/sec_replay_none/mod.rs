@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use ota_agent::trust_store::TrustStore;
 use ota_e2e::eventually;
-use ota_proto::device::v1::{CheckInRequest, CheckInResponse, TrustFault};
+use ota_proto::device::v1::{CheckInRequest, CheckInResponse, MetadataUpdate, MetadataVersions, TrustFault};
 use ota_trust::device::Trusted;
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, sync::mpsc, task::block_in_place};
@@ -102,15 +102,20 @@ async fn a_proof_for_another_device_is_none_for_this_one() {
     let neighbour = fleet.admin.enroll().await;
     fleet.assign(&fleet.publish("2.0.0").await).await;
     let_a_day_pass(&fleet);
-    // The attacker puts the device's own nonce to the genuine server, as another device for which there is nothing to do.
+    // The attacker puts the device's own nonce to the genuine server, as another device for which there is nothing to do,
+    // so that the answer has the very version that this device holds; and passes on the proof alone.
     fleet.impostor.lies().check_in.tell(move |asked, _| {
-        let request = CheckInRequest { running: Vec::new(), trust_fault: 0, ..asked.request.clone() };
+        let held = asked.request.metadata.unwrap_or_default();
+        let held = MetadataVersions { director: held.director - 1, ..held };
+        let request =
+            CheckInRequest { running: Vec::new(), trust_fault: 0, metadata: Some(held), ..asked.request.clone() };
         let mut updates = neighbour.updates();
         let asking = async { updates.check_in(request).await };
         let answer: CheckInResponse = block_in_place(|| Handle::current().block_on(asking))?.into_inner();
-        let metadata = answer.metadata.as_ref().ok_or_else(|| Status::internal("no proof"))?;
-        assert!(!metadata.freshness.is_empty() && answer.deployments.is_empty());
-        Ok(answer)
+        let freshness = answer.metadata.ok_or_else(|| Status::internal("no proof"))?.freshness;
+        assert!(!freshness.is_empty() && answer.deployments.is_empty());
+        let metadata = Some(MetadataUpdate { freshness, ..Default::default() });
+        Ok(CheckInResponse { metadata, ..Default::default() })
     });
     fleet.agent.once().await;
     fleet.assert_runs("1.0.0").await;
