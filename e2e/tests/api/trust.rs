@@ -23,12 +23,13 @@ use ota_server::{
         trust::{Asked, Held, NewRoots},
     },
     auth::Caller,
+    grpc::admin::trust::MAX_DOCUMENTS_BYTES,
 };
 use ota_trust::{
     device::{Order, Trusted, Update},
     image::Catalog,
     key::{PrivateKey, PublicKey, Signer},
-    metadata::{self, Mode, Role, Root, Targets, Timestamp},
+    metadata::{self, Custom, Mode, Role, Root, Target, Targets, Timestamp},
 };
 use prost::Message as _;
 use sqlx::PgPool;
@@ -224,6 +225,39 @@ async fn documents_that_no_device_would_believe_are_refused() {
         let refused = admin.publish_targets(expected, good.clone()).await.unwrap_err();
         assert_refused(&refused, Code::Aborted, "METADATA_OUTDATED");
     }
+}
+
+#[tokio::test]
+async fn all_lists_are_published_in_one_call_when_they_become_more() {
+    /// One more than 64 bins take: 1,024 are signed at once.
+    const RELEASES: i64 = 50_001;
+    const LARGE: usize = 8 * 1024 * 1024;
+
+    let server = TestServer::start().await;
+    let admin = server.admin();
+    let first = signing::target(&admin.publish("app", "1.0.0", &unique_payload(100)).await);
+    let statement = "INSERT INTO release (id, package_id, version, release_counter, installer, payload_sha256, state,
+                                          created_at, creator)
+                     SELECT gen_random_uuid(), package_id, number || '.0.0', number, installer, payload_sha256, state,
+                            created_at, creator
+                     FROM release, generate_series(2, $1) AS number";
+    sqlx::query(statement).bind(RELEASES).execute(server.pool()).await.unwrap();
+    let repository = admin.image_repository().await.unwrap();
+    let mut catalog = Catalog::open(&repository).unwrap();
+    catalog.insert_all((2..=RELEASES).map(|number| {
+        let version = format!("{number}.0.0").parse().unwrap();
+        let custom = Custom { version, release_counter: number, ..first.custom.clone() };
+        Target { custom, ..first.clone() }
+    }));
+    let documents = catalog.publish(Utc::now(), &[signing::key()]).unwrap();
+    assert_eq!(documents.len(), 1 + 1024);
+    let bytes: usize = documents.iter().map(|(_, document)| document.len()).sum();
+    assert!((LARGE..MAX_DOCUMENTS_BYTES).contains(&bytes), "{bytes}");
+    admin.publish_targets(repository.versions().snapshot, documents).await.unwrap();
+    let unsigned = "SELECT count(*) FROM release WHERE signed_at IS NULL";
+    assert_eq!(sqlx::query_scalar::<_, i64>(unsigned).fetch_one(server.pool()).await.unwrap(), 0);
+    let top = admin.metadata("targets").await.unwrap();
+    assert_eq!(metadata::read::<Targets>(&top).unwrap().delegations.unwrap().count, 1024);
 }
 
 #[tokio::test]

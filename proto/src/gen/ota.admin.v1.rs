@@ -8829,7 +8829,7 @@ pub struct PublishTargetsRequest {
     /// Version of the snapshot that they follow: the newest when they were signed.
     #[prost(int64, tag = "1")]
     pub expected_snapshot_version: i64,
-    /// At least one. At most 8 MiB in all.
+    /// At least one. At most 64 MiB in all.
     #[prost(message, repeated, tag = "2")]
     pub documents: ::prost::alloc::vec::Vec<TargetsDocument>,
 }

@@ -1,6 +1,6 @@
 //! Targets: the list of what may be installed, signed by operators.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use ota_domain::event::Kind;
@@ -96,11 +96,12 @@ fn customs<'a>(targets: &[&'a Target]) -> Vec<&'a Custom> {
 /// Every entry is as its release is. A release's payload is there, so an entry's bytes are too.
 async fn check(connection: &mut PgConnection, targets: &[&Target]) -> Result<()> {
     let releases = db::release::listed(connection, &customs(targets)).await?;
+    let releases: HashMap<_, _> =
+        releases.iter().map(|release| ((&release.package, &release.version), release)).collect();
     let mut faults = Vec::new();
     for target in targets {
         let custom = &target.custom;
-        let release = releases.iter().find(|one| one.package == custom.package && one.version == custom.version);
-        let fault = match release {
+        let fault = match releases.get(&(&custom.package, &custom.version)) {
             None => Some("there is no such release"),
             Some(release) => disagreement(release, target),
         };

@@ -26,8 +26,9 @@ use crate::{
     grpc::{caller, device::update},
 };
 
-/// Most bytes in the documents of one call.
-const MAX_DOCUMENTS_BYTES: usize = 8 * 1024 * 1024;
+/// Most bytes in the documents of one call: all lists of some 200,000 releases at once, as they come when the number of bins
+/// changes or the key of all of them does.
+pub const MAX_DOCUMENTS_BYTES: usize = 64 * 1024 * 1024;
 /// Largest request taken: the documents, and room for what is around them.
 pub const MAX_REQUEST_BYTES: usize = MAX_DOCUMENTS_BYTES + 64 * 1024;
 /// Most characters in a role's name.
