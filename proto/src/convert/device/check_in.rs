@@ -24,12 +24,13 @@ pub fn running(told: &[wire::RunningRelease], violations: &mut Violations) -> Ve
         .take(MAX_RUNNING)
         .enumerate()
         .filter_map(|(index, release)| {
-            let package = violations.take(format!("running[{index}].package"), release.package.parse());
-            let version = violations.take(format!("running[{index}].version"), release.version.parse());
-            let payload = violations.take(
-                format!("running[{index}].payload_sha256"),
-                Sha256Digest::try_from(release.payload_sha256.as_ref()),
-            );
+            let package = release.package.parse();
+            let package = package.map_err(|error| violations.add(format!("running[{index}].package"), error)).ok();
+            let version = release.version.parse();
+            let version = version.map_err(|error| violations.add(format!("running[{index}].version"), error)).ok();
+            let payload = Sha256Digest::try_from(release.payload_sha256.as_ref());
+            let payload =
+                payload.map_err(|error| violations.add(format!("running[{index}].payload_sha256"), error)).ok();
             Some(Running { package: package?, version: version?, payload: payload? })
         })
         .collect();
