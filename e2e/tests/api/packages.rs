@@ -1,9 +1,13 @@
-//! `PackageService`: packages.
+//! `PackageService`: packages, and payloads as operators read them.
 
-use ota_e2e::{Operator, TestServer, assert_refused, assert_violates, operator::unique_payload};
+use ota_e2e::{
+    Operator, TestServer, assert_refused, assert_violates,
+    device::sha256,
+    operator::{crc32c, unique_payload},
+};
 use ota_proto::admin::v1::{
-    CreatePackageRequest, DeletePackageRequest, GetPackageRequest, ListEventsRequest, ListPackagesRequest,
-    ListReleasesRequest, Package, UpdatePackageRequest,
+    CreatePackageRequest, DeletePackageRequest, DownloadPayloadRequest, GetPackageRequest, ListEventsRequest,
+    ListPackagesRequest, ListReleasesRequest, Package, UpdatePackageRequest,
 };
 use prost_types::FieldMask;
 use tonic::{Code, Status};
@@ -180,4 +184,30 @@ async fn every_change_is_recorded_with_who_made_it() {
         .map(|event| (event.kind.as_str(), event.actor_display_name.as_str()))
         .collect();
     assert_eq!(kinds, [("package.deleted", "publisher"), ("package.created", "publisher")]);
+}
+
+#[tokio::test]
+async fn an_operator_downloads_a_payload_from_any_offset() {
+    let server = TestServer::start().await;
+    let admin = server.admin();
+    let bytes = unique_payload(600_000);
+    let name = format!("payloads/{}", admin.upload(&bytes).await);
+    let download = async |name: &str, offset: i64| {
+        let request = DownloadPayloadRequest { name: name.to_owned(), offset };
+        let mut stream = admin.packages().download_payload(request).await?.into_inner();
+        let mut got = Vec::new();
+        while let Some(piece) = stream.message().await? {
+            assert_eq!(piece.offset, offset + i64::try_from(got.len()).unwrap());
+            assert!(piece.data.len() <= 256 * 1024);
+            assert_eq!(piece.crc32c, crc32c(&piece.data));
+            got.extend_from_slice(&piece.data);
+        }
+        Ok::<_, Status>(got)
+    };
+    assert!(download(&name, 0).await.unwrap() == bytes);
+    assert!(download(&name, 262_145).await.unwrap() == bytes[262_145..]);
+    assert!(download(&name, 600_000).await.unwrap().is_empty());
+    assert_refused(&download(&name, 600_001).await.unwrap_err(), Code::OutOfRange, "RANGE_INVALID");
+    let other = format!("payloads/{}", sha256(b"other"));
+    assert_refused(&download(&other, 0).await.unwrap_err(), Code::NotFound, "PAYLOAD_NOT_FOUND");
 }
