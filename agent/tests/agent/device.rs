@@ -34,7 +34,6 @@ impl Device {
     pub(crate) fn in_folder(folder: tempfile::TempDir) -> Self {
         let mut config = Config { data_dir: folder.path().to_owned(), ..Config::default() };
         config.limits.reserve_bytes = 0;
-        config.hooks.health = Duration::from_millis(200);
         config.hooks.health_interval = Duration::from_millis(10);
         Self { folder, config }
     }

@@ -12,6 +12,7 @@ mod peer;
 mod signed;
 
 use std::fs;
+use std::time::Duration;
 
 use device::Device;
 use ota_agent::identity::Enrollment;
@@ -37,6 +38,9 @@ fn release(version: &str, fill_bytes: usize, hooks: &[(&str, &str)]) -> Vec<u8> 
     }
     builder.into_inner().unwrap()
 }
+
+/// How long a release that never becomes healthy is tried: its health hook runs once however busy the machine is.
+const TRIAL: Duration = Duration::from_secs(3);
 
 /// A device that runs release 1.
 async fn updated() -> (Peer, Device) {
@@ -157,7 +161,8 @@ async fn a_refused_download_fails_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unhealthy_release_is_undone_and_its_last_words_are_reported() {
-    let (peer, device) = updated().await;
+    let (peer, mut device) = updated().await;
+    device.config.hooks.health = TRIAL;
     let hooks = [("start", "echo started"), ("health", "echo no database; exit 1")];
     peer.offer(2, &release("two", 1000, &hooks), |_| {});
     device.round().await;
@@ -178,7 +183,8 @@ async fn an_unhealthy_release_is_undone_and_its_last_words_are_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_the_deadline_cuts_off_does_not_hide_what_the_one_before_said() {
-    let (peer, device) = updated().await;
+    let (peer, mut device) = updated().await;
+    device.config.hooks.health = TRIAL;
     let health = "[ -e ran ] && exec sleep 60; touch ran; echo no database; exit 1";
     peer.offer(2, &release("two", 1000, &[("health", health)]), |_| {});
     device.round().await;
