@@ -1,24 +1,33 @@
-//! A device's folder with what decides in it: the agent's verification, its store and its driver, as `ota-agent install`
-//! puts them together. No network: a test hands in what an attacker would send, byte for byte.
+//! A device's folder with the agent in it, whose clock the test sets, started anew for each visit.
+//!
+//! Either it is enrolled with a world's roots, and a test hands in byte for byte what an attacker would send: then it is the
+//! agent's verification, its store and its driver, as `ota-agent install` puts them together. Or it is enrolled at a
+//! server and calls that one: then it is all of the agent but its command line.
 
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use ota_agent::{
+    agent::{self, Agent},
     client::{Access, Answer, Client, Credentials, Offer, Question},
     clock::Clock,
     config::Config,
+    data_dir::DataDir,
     driver::Driver,
-    guard::Guard,
+    enroll::{self, Machine},
+    guard::{self, Guard},
     identity::{Certificate, DeviceKey},
     machine::Outcome,
     release::Release,
-    releases, trust_store,
+    releases,
+    server_url::ServerUrl,
+    trust_store,
 };
 use ota_bundle::{Bundle, Manifest, Writer};
 use ota_domain::{DeviceId, EnrollTokenId, Hardware, release::Installer};
@@ -50,7 +59,7 @@ pub struct Brought {
 /// What a device made of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
-    /// Why it did not believe the metadata.
+    /// Why it does not believe the metadata.
     pub fault: Option<Fault>,
     /// How each order ended.
     pub ends: Vec<Outcome>,
@@ -68,17 +77,22 @@ impl Visit {
     }
 }
 
-/// A device that was enrolled with a world's roots.
+/// How long a download may make no headway: one that breaks off where it began has failed.
+const DOWNLOAD_STALL: Duration = Duration::from_millis(1);
+
+/// An enrolled device.
 #[derive(Debug)]
 pub struct Installation {
     folder: TempDir,
     device: DeviceId,
     hardware: Hardware,
+    /// Where it calls, when that is not where it was enrolled.
+    server: Option<ServerUrl>,
     time: Arc<Mutex<DateTime<Utc>>>,
 }
 
 impl Installation {
-    /// Enrols a device.
+    /// Enrols a device with a world's roots.
     ///
     /// # Panics
     /// When the disk does not take it, or the hardware type is none.
@@ -89,7 +103,31 @@ impl Installation {
         let hardware: Hardware = hardware.parse().expect("a hardware type");
         trust_store::begin(folder.path(), device, &hardware, world.image_root(), &world.director_root)
             .expect("the roots of a world");
-        Self { folder, device, hardware, time: Arc::new(Mutex::new(now)) }
+        Self { folder, device, hardware, server: None, time: Arc::new(Mutex::new(now)) }
+    }
+
+    /// Enrols a device at a server. Its clock stands still until it is set.
+    ///
+    /// # Panics
+    /// When it is not enrolled.
+    pub async fn enroll(url: &str, enrollment_string: &str, hardware: &str) -> Self {
+        let folder = scratch();
+        let data = DataDir::open(folder.path()).expect("a scratch folder");
+        let string = enrollment_string.parse().expect("an enrolment string");
+        let hardware: Hardware = hardware.parse().expect("a hardware type");
+        let machine = Machine { hardware: hardware.clone(), hardware_id: String::new() };
+        let server = url.parse().expect("an address");
+        let enrolled = enroll::enroll(&data, server, &Config::default(), &string, machine, &Clock::system()).await;
+        let device = enrolled.expect("a server that enrols devices").device;
+        Self { folder, device, hardware, server: None, time: Arc::new(Mutex::new(Utc::now())) }
+    }
+
+    /// Configures it to call another server.
+    ///
+    /// # Panics
+    /// When the address is none.
+    pub fn point_to(&mut self, url: &str) {
+        self.server = Some(url.parse().expect("an address"));
     }
 
     /// Makes another device of which everything is the same, also its identity.
@@ -101,7 +139,7 @@ impl Installation {
         let folder = scratch();
         copy(self.folder.path(), folder.path());
         let time = Arc::new(Mutex::new(self.now()));
-        Self { folder, device: self.device, hardware: self.hardware.clone(), time }
+        Self { folder, device: self.device, hardware: self.hardware.clone(), server: self.server.clone(), time }
     }
 
     /// Returns the device's id.
@@ -144,17 +182,13 @@ impl Installation {
     /// # Panics
     /// When the disk does not work.
     pub async fn visit(&self, speak: impl FnOnce(&Question) -> Brought) -> Visit {
-        let time = Arc::clone(&self.time);
-        let clock = Clock::new(move || *time.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut guard = Guard::open(self.data(), clock).expect("the store can be read");
+        let mut guard = Guard::open(self.data(), self.clock()).expect("the store can be read");
         let question = guard.question(&mut rand::rng()).expect("the store can be read");
         let brought = speak(&question);
         let answer = Answer::read(&brought.answer.encode_to_vec()).expect("an answer that can be decoded");
         let fault = guard.hear(answer.metadata).expect("the store can be written").map(|error| error.fault);
-        let mut config = Config { data_dir: self.data().to_owned(), ..Config::default() };
-        config.limits.reserve_bytes = 0;
-        let mut driver =
-            Driver::open(config, self.nobody(), guard, CancellationToken::new()).expect("the journal can be read");
+        let mut driver = Driver::open(self.config(), self.nobody(), guard, CancellationToken::new())
+            .expect("the journal can be read");
         driver.go_offline(self.bundle(&brought));
         driver.recover().await.expect("the disk works");
         let mut ends = Vec::new();
@@ -165,6 +199,42 @@ impl Installation {
             ends.push(driver.last_settled().expect("work comes to an end").outcome.clone());
         }
         Visit { fault, ends }
+    }
+
+    /// Starts the agent, lets it ask its server, and lets it do what it believes it should.
+    ///
+    /// # Errors
+    /// When the server does not answer, or not as it should.
+    ///
+    /// # Panics
+    /// When work comes to no end.
+    pub async fn call(&self) -> Result<Visit, agent::Error> {
+        let mut agent = Agent::open_at(self.config(), CancellationToken::new(), self.clock())?;
+        agent.recover().await?;
+        let answer = agent.check_in().await?;
+        let fault = guard::noted_fault(self.data()).filter(|noted| noted.is_current).map(|noted| noted.fault);
+        let mut ends = Vec::new();
+        for offer in answer.offers {
+            let is_job = matches!(offer, Offer::Job { .. });
+            agent.work_on(offer).await?;
+            if is_job {
+                ends.push(agent.driver().last_settled().expect("work comes to an end").outcome.clone());
+            }
+        }
+        Ok(Visit { fault, ends })
+    }
+
+    fn config(&self) -> Config {
+        let server = self.server.clone();
+        let mut config = Config { data_dir: self.data().to_owned(), server, ..Config::default() };
+        config.limits.reserve_bytes = 0;
+        config.limits.download_stall = DOWNLOAD_STALL;
+        config
+    }
+
+    fn clock(&self) -> Clock {
+        let time = Arc::clone(&self.time);
+        Clock::new(move || *time.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns what runs.

@@ -2,14 +2,16 @@
 
 use std::sync::LazyLock;
 
+use chrono::Utc;
 use ota_domain::{Hardware, release::Installer};
 use ota_proto::admin::v1::{
-    self, AddTargetsKeyRequest, GetMetadataRequest, PublishTargetsRequest, Release, Repository, TargetsDocument,
+    self, AddTargetsKeyRequest, GetMetadataRequest, PublishRootsRequest, PublishTargetsRequest, Release, Repository,
+    TargetsDocument,
 };
 use ota_trust::{
     image::Catalog,
-    key::{PrivateKey, Signer as _},
-    metadata::{Custom, Role, Target},
+    key::{PrivateKey, Signer},
+    metadata::{Custom, Mode, Role, Root, Target, read, sign},
     verify,
 };
 use tonic::{Code, Status};
@@ -57,14 +59,59 @@ pub fn target(release: &Release) -> Target {
     }
 }
 
+/// Makes the root with which operators take a repository over: any two of their keys sign the next. So many of them sign
+/// this one.
+///
+/// # Panics
+/// When the root names nobody for the timestamp, or a key does not sign.
+#[must_use]
+pub fn adopted(current: &Root, owners: &[PrivateKey; 3], signers: usize) -> Vec<u8> {
+    let mut next = current.next(Utc::now() + Role::Root.lifetime());
+    next.mode = Mode::Adopted;
+    let keys: Vec<_> = owners.iter().map(Signer::public_key).collect();
+    next.set_role(Role::Root, 2, &keys);
+    // In the director repository the server goes on to sign targets.
+    let own = current.keys_of(Role::Timestamp).next().expect("a root names all roles").id();
+    if !current.keys_of(Role::Targets).any(|key| key.id() == own) {
+        next.set_role(Role::Targets, 1, &[key().public_key()]);
+    }
+    let signers: Vec<&dyn Signer> = owners.iter().take(signers).map(|key| key as &dyn Signer).collect();
+    sign(&next, &signers).expect("the keys sign")
+}
+
 impl Operator {
+    /// Takes the root keys over, so that the server has none, and returns the new ones, of which two have to sign. What is
+    /// listed has to be signed by this process' key.
+    ///
+    /// # Panics
+    /// When refused.
+    pub async fn adopt(&self) -> [PrivateKey; 3] {
+        let owners = [(); 3].map(|()| PrivateKey::generate().expect("random numbers"));
+        let next = async |repository: Repository| {
+            let root = self.document(repository, Role::Root.as_str(), 0).await.expect("anybody reads a root");
+            adopted(&read(&root).expect("a root"), &owners, 2).into()
+        };
+        let (image_root, director_root) = (next(Repository::Image).await, next(Repository::Director).await);
+        let request = PublishRootsRequest { image_root, director_root };
+        self.trust().publish_roots(request).await.expect("an admin takes the keys over");
+        owners
+    }
+
+    /// Reads a document of a repository; the newest for version 0.
+    ///
+    /// # Errors
+    /// When refused.
+    pub async fn document(&self, repository: Repository, role: &str, version: i64) -> Result<Vec<u8>, Status> {
+        let request = GetMetadataRequest { repository: repository.into(), role: role.to_owned(), version };
+        Ok(self.trust().get_metadata(request).await?.into_inner().document.to_vec())
+    }
+
     /// Reads the newest document of a role of the image repository.
     ///
     /// # Errors
     /// When refused.
     pub async fn metadata(&self, role: &str) -> Result<Vec<u8>, Status> {
-        let request = GetMetadataRequest { repository: Repository::Image.into(), role: role.to_owned(), version: 0 };
-        Ok(self.trust().get_metadata(request).await?.into_inner().document.to_vec())
+        self.document(Repository::Image, role, 0).await
     }
 
     /// Reads the image repository as it is published. Believes the newest root, whatever it is.
@@ -81,7 +128,7 @@ impl Operator {
             verify::Repository::restore(&root, Some(&timestamp), Some(&snapshot), lists).map_err(changed)?;
         for bin in repository.missing() {
             let document = self.metadata(&bin).await?;
-            repository.update_bin(&bin, &document, chrono::Utc::now()).map_err(changed)?;
+            repository.update_bin(&bin, &document, Utc::now()).map_err(changed)?;
         }
         Ok(repository)
     }
@@ -119,7 +166,7 @@ impl Operator {
                 }
                 let mut catalog = Catalog::open(&repository).expect("the repository is whole");
                 edit(&mut catalog);
-                let documents = catalog.publish(chrono::Utc::now(), &[key()]).expect("the key signs");
+                let documents = catalog.publish(Utc::now(), &[key()]).expect("the key signs");
                 if documents.is_empty() {
                     return Ok(());
                 }

@@ -16,18 +16,13 @@ use ota_trust::{
 };
 use tonic::Status;
 
-async fn document(operator: &Operator, repository: Repository, role: &str, version: i64) -> Result<Vec<u8>, Status> {
-    let request = GetMetadataRequest { repository: repository.into(), role: role.to_owned(), version };
-    Ok(operator.trust().get_metadata(request).await?.into_inner().document.to_vec())
-}
-
 async fn root(operator: &Operator, repository: Repository) -> Root {
-    metadata::read(&document(operator, repository, "root", 0).await.unwrap()).unwrap()
+    metadata::read(&operator.document(repository, "root", 0).await.unwrap()).unwrap()
 }
 
 /// What a device trusts that has just enrolled.
 async fn enrolled(operator: &Operator, device: &TestDevice) -> Trusted {
-    let first = async |repository| document(operator, repository, "root", 1).await.unwrap();
+    let first = async |repository| operator.document(repository, "root", 1).await.unwrap();
     let (image, director) = (first(Repository::Image).await, first(Repository::Director).await);
     Trusted::new(device.id().parse().unwrap(), "test".parse().unwrap(), &image, &director).unwrap()
 }

@@ -8,11 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use ota_e2e::{Impostor, Operator, TestServer, binaries::succeed, eventually, process::AgentProcess};
+use ota_e2e::{Impostor, Installation, Operator, TestServer, binaries::succeed, eventually, process::AgentProcess};
 use ota_proto::{
     admin::v1::{Deployment, DeploymentState, DeviceList, EnrollToken, Release, target::Choice},
     device::v1::{CheckInResponse, TrustFault},
 };
+use ota_server::keys::SigningKeys;
 use serde_json::Value;
 
 /// How long a broken test takes to fail.
@@ -47,8 +48,18 @@ impl Fleet {
         self.admin.publish("app", version, &payload(version)).await
     }
 
+    /// Enrols another device, with a clock that the test sets.
+    pub(crate) async fn join(&self) -> Installation {
+        let string = self.admin.enrollment_string(EnrollToken { max_uses: 1, ..Default::default() }).await;
+        Installation::enroll(&self.impostor.url(), &string, "test").await
+    }
+
     pub(crate) async fn assign(&self, release: &Release) {
-        let choice = Choice::Devices(DeviceList { names: vec![self.agent.name()] });
+        self.assign_to(self.agent.name(), release).await;
+    }
+
+    pub(crate) async fn assign_to(&self, device: String, release: &Release) {
+        let choice = Choice::Devices(DeviceList { names: vec![device] });
         self.admin.create_rollout(release, choice).await.expect("a release that is signed is assigned");
     }
 
@@ -61,17 +72,42 @@ impl Fleet {
     /// Assigns a release and keeps the order from the agent, which goes on as it is.
     pub(crate) async fn withhold(&self, release: &Release) -> CheckInResponse {
         self.assign(release).await;
-        let kept = Arc::new(Mutex::new(None));
-        let keep = Arc::clone(&kept);
-        self.impostor.lies().check_in.tell(move |_, truth| {
-            *keep.lock().expect("no test panics here") = Some(truth?);
-            Ok(CheckInResponse::default())
-        });
-        self.agent.once().await;
-        self.impostor.lies().check_in.stop();
-        let order = kept.lock().expect("no test panics here").take().expect("the agent checks in");
+        let order = self.withheld_from(async { drop(self.agent.once().await) }).await;
         assert_eq!(order.deployments.len(), 1, "{order:?}");
         order
+    }
+
+    /// Keeps from whoever checks in meanwhile what the server answers, and returns it.
+    pub(crate) async fn withheld_from(&self, check_in: impl Future<Output = ()>) -> CheckInResponse {
+        self.listen(check_in, |_| CheckInResponse::default()).await
+    }
+
+    /// Returns what the server answers to whoever checks in meanwhile.
+    pub(crate) async fn overheard(&self, check_in: impl Future<Output = ()>) -> CheckInResponse {
+        self.listen(check_in, CheckInResponse::clone).await
+    }
+
+    async fn listen(
+        &self,
+        check_in: impl Future<Output = ()>,
+        told: fn(&CheckInResponse) -> CheckInResponse,
+    ) -> CheckInResponse {
+        let kept = Arc::new(Mutex::new(None));
+        let keep = Arc::clone(&kept);
+        self.impostor
+            .lies()
+            .check_in
+            .tell(move |_, truth| Ok(told(keep.lock().expect("no test panics here").insert(truth?))));
+        check_in.await;
+        self.impostor.lies().check_in.stop();
+        let answer = kept.lock().expect("no test panics here").take();
+        answer.expect("somebody checks in")
+    }
+
+    /// Returns what the server signs with: all that is on its machine.
+    pub(crate) async fn keys(&self) -> SigningKeys {
+        let mut connection = self.server.pool().acquire().await.expect("a connection");
+        self.server.app().keys.signing(&mut connection).await.expect("the server opens its keys")
     }
 
     /// Answers every check-in like this from here on.

@@ -5,6 +5,7 @@
 //! store and driver ([`scene`]), byte for byte.
 
 mod fleet;
+mod forged;
 mod scene;
 
 mod sec_arbitrary;

@@ -163,16 +163,16 @@ async fn documents_are_read_by_version_and_what_is_not_there_is_not_found() {
     let server = TestServer::start().await;
     let viewer = server.operator(OperatorRole::Viewer).await;
     for role in ["root", "targets", "snapshot", "timestamp"] {
-        let newest = document(&viewer, Repository::Image, role, 0).await.unwrap();
-        assert_eq!(document(&viewer, Repository::Image, role, 1).await.unwrap(), newest);
-        let refused = document(&viewer, Repository::Image, role, 2).await.unwrap_err();
+        let newest = viewer.document(Repository::Image, role, 0).await.unwrap();
+        assert_eq!(viewer.document(Repository::Image, role, 1).await.unwrap(), newest);
+        let refused = viewer.document(Repository::Image, role, 2).await.unwrap_err();
         assert_refused(&refused, Code::NotFound, "METADATA_NOT_FOUND");
     }
-    let refused = document(&viewer, Repository::Director, "targets", 0).await.unwrap_err();
+    let refused = viewer.document(Repository::Director, "targets", 0).await.unwrap_err();
     assert_refused(&refused, Code::NotFound, "METADATA_NOT_FOUND");
-    assert_violates(&document(&viewer, Repository::Unspecified, "root", 0).await.unwrap_err(), "repository");
-    assert_violates(&document(&viewer, Repository::Image, "", 0).await.unwrap_err(), "role");
-    assert_violates(&document(&viewer, Repository::Image, "root", -1).await.unwrap_err(), "version");
+    assert_violates(&viewer.document(Repository::Unspecified, "root", 0).await.unwrap_err(), "repository");
+    assert_violates(&viewer.document(Repository::Image, "", 0).await.unwrap_err(), "role");
+    assert_violates(&viewer.document(Repository::Image, "root", -1).await.unwrap_err(), "version");
 }
 
 #[tokio::test]

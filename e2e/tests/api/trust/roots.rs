@@ -33,30 +33,6 @@ async fn key_names(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar("SELECT name FROM server_key ORDER BY name").fetch_all(pool).await.unwrap()
 }
 
-/// The next root of a repository under the operators' own keys, of which two have to sign.
-fn adopted(current: &Root, owners: &[PrivateKey; 3], signers: usize) -> Vec<u8> {
-    let mut next = current.next(Utc::now() + Role::Root.lifetime());
-    next.mode = Mode::Adopted;
-    let keys: Vec<_> = owners.iter().map(Signer::public_key).collect();
-    next.set_role(Role::Root, 2, &keys);
-    // In the director repository the server goes on to sign targets.
-    let own = current.keys_of(Role::Timestamp).next().unwrap().id();
-    if !current.keys_of(Role::Targets).any(|key| key.id() == own) {
-        next.set_role(Role::Targets, 1, &[signing::key().public_key()]);
-    }
-    let signers: Vec<&dyn Signer> = owners.iter().take(signers).map(|key| key as &dyn Signer).collect();
-    metadata::sign(&next, &signers).unwrap()
-}
-
-/// Takes both roots over with new keys of which two have to sign.
-async fn take_over(admin: &Operator) -> [PrivateKey; 3] {
-    let owners = [(); 3].map(|()| PrivateKey::generate().unwrap());
-    let image_root = adopted(&root(admin, Repository::Image).await, &owners, 2).into();
-    let director_root = adopted(&root(admin, Repository::Director).await, &owners, 2).into();
-    admin.trust().publish_roots(PublishRootsRequest { image_root, director_root }).await.unwrap();
-    owners
-}
-
 #[tokio::test]
 async fn every_key_of_the_servers_can_be_replaced_and_devices_follow() {
     let server = TestServer::start().await;
@@ -104,22 +80,22 @@ async fn operators_who_take_the_root_keys_over_leave_the_server_none() {
     let before = key_names(server.pool()).await;
     // Too few signatures; one repository alone; roots of the operators that still name the server's keys.
     for bad in [
-        (adopted(&image, &owners, 1), adopted(&director, &owners, 2)),
-        (adopted(&image, &owners, 2), vec![]),
-        (vec![], adopted(&director, &owners, 2)),
+        (signing::adopted(&image, &owners, 1), signing::adopted(&director, &owners, 2)),
+        (signing::adopted(&image, &owners, 2), vec![]),
+        (vec![], signing::adopted(&director, &owners, 2)),
     ] {
         assert_refused(&publish(bad.0, bad.1).await.unwrap_err(), Code::InvalidArgument, "METADATA_INVALID");
     }
-    let mut named: Root = metadata::read(&adopted(&image, &owners, 2)).unwrap();
+    let mut named: Root = metadata::read(&signing::adopted(&image, &owners, 2)).unwrap();
     let targets: Vec<_> = image.keys_of(Role::Targets).collect();
     named.set_role(Role::Targets, 1, &targets);
     let named = metadata::sign(&named, &[&owners[0], &owners[1]]).unwrap();
-    let refused = publish(named, adopted(&director, &owners, 2)).await.unwrap_err();
+    let refused = publish(named, signing::adopted(&director, &owners, 2)).await.unwrap_err();
     assert_refused(&refused, Code::InvalidArgument, "METADATA_INVALID");
     assert_violates(&publish(vec![], vec![]).await.unwrap_err(), "image_root");
     assert_eq!(key_names(server.pool()).await, before);
 
-    let mode = publish(adopted(&image, &owners, 2), adopted(&director, &owners, 2)).await.unwrap();
+    let mode = publish(signing::adopted(&image, &owners, 2), signing::adopted(&director, &owners, 2)).await.unwrap();
     assert_eq!(mode, TrustMode::Adopted);
     let gone = ["director-root", "image-root", "image-targets"];
     let kept: Vec<_> = before.into_iter().filter(|name| !gone.contains(&name.as_str())).collect();
@@ -173,7 +149,7 @@ async fn a_key_made_for_operators_waits_for_the_root_that_names_it() {
     let device = admin.enroll().await;
     let mut trusted = enrolled(&admin, &device).await;
     admin.publish("app", "1.0.0", &unique_payload(100)).await;
-    let owners = take_over(&admin).await;
+    let owners = admin.adopt().await;
     let before = key_names(server.pool()).await;
     for (round, (repository, role)) in (2..).zip(ROLES.into_iter().filter(|(_, role)| *role != "root")) {
         let current = root(&admin, repository).await;
@@ -230,7 +206,7 @@ async fn operators_who_slept_for_years_sign_root_and_list_again() {
     let server = TestServer::start().await;
     let (admin, app) = (server.admin(), server.app());
     admin.publish("app", "1.0.0", &unique_payload(100)).await;
-    let owners = take_over(&admin).await;
+    let owners = admin.adopt().await;
     let late = Utc::now() + TimeDelta::days(1_000);
     // The server's part never stops: without a fresh timestamp nobody could tell what there is to sign again.
     trust::keep_fresh(app, late).await.unwrap();

@@ -16,7 +16,10 @@ use ota_trust::{
     metadata::{Role, Targets, read, sign},
 };
 
-use crate::scene::{HARDWARE, Scene, app, payload};
+use crate::{
+    forged,
+    scene::{HARDWARE, Scene, app, payload},
+};
 
 /// Picks one document of an answer.
 type Pick = fn(&mut MetadataUpdate) -> &mut Bytes;
@@ -121,7 +124,7 @@ async fn a_list_signed_by_any_key_but_an_operators_is_refused() {
         let forged = if number == 4 { sign(&list, &[]) } else { sign(&list, &[signer]) }.expect("a signature");
         let answer = scene.world.answer(scene.device.device(), std::slice::from_ref(&target), &[], now);
         let mut brought = Brought { answer, payloads: vec![malware.clone()], forged: vec![] };
-        let (snapshot, timestamp) = crate::sec_mix_and_match::online(&scene.world, list.version, now);
+        let (snapshot, timestamp) = forged::online(&scene.world.image, scene.world.keys.online(), list.version, now);
         let metadata = metadata(&mut brought);
         metadata.image_targets[0].document = forged.into();
         (metadata.image_snapshot, metadata.image_timestamp) = (snapshot, timestamp);

@@ -2,15 +2,18 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use ota_agent::client::Question;
 use ota_domain::{DeviceId, release::Installer};
 use ota_e2e::{
-    World,
+    Operator, TestServer,
     device::sha256,
     installation::{Brought, release},
     signed::deployment,
 };
-use ota_proto::device::v1::{CheckInResponse, MetadataUpdate, TargetsDocument};
+use ota_proto::{
+    admin::v1::Repository as Which,
+    device::v1::{CheckInResponse, MetadataUpdate, TargetsDocument},
+};
+use ota_server::keys::SigningKeys;
 use ota_trust::{
     key::{PrivateKey, Signer},
     metadata::{Freshness, Mode, Role, Root, Snapshot, Target, Targets, Timestamp, read, sign},
@@ -23,9 +26,8 @@ use crate::scene::{HARDWARE, app, payload};
 
 /// What the attacker has.
 pub(super) struct Attacker {
-    director: PrivateKey,
-    snapshot: PrivateKey,
-    timestamp: PrivateKey,
+    /// All that the server has.
+    server: SigningKeys,
     own: PrivateKey,
     image: Repository,
     /// The image repository as it was before the last publication.
@@ -47,22 +49,25 @@ pub(super) fn describe(brought: &Brought) -> String {
     format!("orders {orders:?}, {roots} roots, {} forged payloads", brought.forged.len())
 }
 
-fn keep(key: &PrivateKey) -> PrivateKey {
-    PrivateKey::from_pkcs8_der(&key.to_pkcs8_der()).expect("a key that was written")
-}
-
 impl Attacker {
-    pub(super) fn new(world: &World, device: DeviceId, yesterday: Repository) -> Self {
-        let keys = &world.keys;
+    /// Takes over a server whose operators hold the root keys.
+    pub(super) async fn of(
+        server: &TestServer,
+        admin: &Operator,
+        device: DeviceId,
+        order: u64,
+        yesterday: Repository,
+    ) -> Self {
+        let mut connection = server.pool().acquire().await.expect("a connection");
+        let keys = server.app().keys.signing(&mut connection).await.expect("the server opens its keys");
+        assert_eq!(keys.iter().count(), 3, "of the director, of snapshot and of timestamp");
         Self {
-            director: keep(&keys.director),
-            snapshot: keep(&keys.snapshot),
-            timestamp: keep(&keys.timestamp),
+            server: keys,
             own: PrivateKey::generate().expect("random numbers"),
-            image: world.image.clone(),
+            image: admin.image_repository().await.expect("anybody reads the list"),
             yesterday,
-            director_root: world.director_root.clone(),
-            order: world.order,
+            director_root: admin.document(Which::Director, "root", 0).await.expect("anybody reads a root"),
+            order,
             device,
         }
     }
@@ -72,7 +77,8 @@ impl Attacker {
         TimeDelta::hours(*[0, 0, 1, 13, 25, 24 * 8].choose(rng).expect("some"))
     }
 
-    pub(super) fn attack(&self, question: &Question, now: DateTime<Utc>, rng: &mut StdRng) -> Brought {
+    /// Answers a check-in that came with this nonce.
+    pub(super) fn attack(&self, nonce: &[u8], now: DateTime<Utc>, rng: &mut StdRng) -> Brought {
         let targets: Vec<Target> = (0..rng.random_range(1..3)).map(|_| self.target(rng)).collect();
         let mut metadata = MetadataUpdate::default();
         let version = self.order + *[1, 1, 1, 2, 3, 0, 1 << 40].choose(rng).expect("some");
@@ -85,13 +91,11 @@ impl Attacker {
         if seldom(rng) {
             self.take_over(&mut metadata, now, rng);
         }
-        if let Some(nonce) = question.nonce
-            && often(rng)
-        {
+        if !nonce.is_empty() && often(rng) {
             let nonce = if seldom(rng) { vec![0; 16] } else { nonce.to_vec() };
             let time = now + TimeDelta::hours(*[0, 0, 0, -48, 1].choose(rng).expect("some"));
             let proof = Freshness { device: self.someone(rng), nonce, director_version: version, time };
-            metadata.freshness = self.sign(&proof, &self.director, rng);
+            metadata.freshness = self.sign(&proof, &self.server.director, rng);
         }
         if seldom(rng) {
             self.flip(&mut metadata, rng);
@@ -112,7 +116,7 @@ impl Attacker {
         if seldom(rng) {
             let (real, length) = (app(3), payload(3).len());
             brought.payloads.retain(|bytes| *bytes != payload(3));
-            brought.forged.push((real.sha256, malware().slice(..length.min(malware().len()))));
+            brought.forged.push((real.sha256, malware().slice(..length)));
         }
         brought
     }
@@ -165,9 +169,9 @@ impl Attacker {
         let meta = [("targets.json".to_owned(), self.off(version, rng))].into();
         let snapshot = Snapshot { version, expires: now + self.life(rng), meta };
         let timestamp = Timestamp { version, expires: now + self.life(rng), snapshot_version: self.off(version, rng) };
-        metadata.director_targets = self.sign(&orders, &self.director, rng);
-        metadata.director_snapshot = self.sign(&snapshot, &self.director, rng);
-        metadata.director_timestamp = self.sign(&timestamp, &self.director, rng);
+        metadata.director_targets = self.sign(&orders, &self.server.director, rng);
+        metadata.director_snapshot = self.sign(&snapshot, &self.server.director, rng);
+        metadata.director_timestamp = self.sign(&timestamp, &self.server.director, rng);
     }
 
     /// Sends a list of what may be installed: today's, yesterday's, or its own.
@@ -181,7 +185,7 @@ impl Attacker {
             forged.version += rng.random_range(0..3);
             forged.targets.extend(targets.iter().map(|target| (target.path(), target.clone())));
             version = forged.version;
-            let keys = [&self.own, &self.director, &self.snapshot, &self.timestamp];
+            let keys = [&self.own, &self.server.director, &self.server.image_snapshot, &self.server.image_timestamp];
             let all: Vec<&dyn Signer> = keys.iter().map(|key| *key as &dyn Signer).collect();
             let one = keys.choose(rng).expect("some");
             list = match rng.random_range(0..3) {
@@ -208,8 +212,8 @@ impl Attacker {
             expires: now + self.life(rng),
             snapshot_version: self.off(snapshot_version, rng),
         };
-        metadata.image_snapshot = self.sign(&snapshot, &self.snapshot, rng);
-        metadata.image_timestamp = self.sign(&timestamp, &self.timestamp, rng);
+        metadata.image_snapshot = self.sign(&snapshot, &self.server.image_snapshot, rng);
+        metadata.image_timestamp = self.sign(&timestamp, &self.server.image_timestamp, rng);
     }
 
     /// Makes roots in which its own key has every role.
@@ -223,7 +227,8 @@ impl Attacker {
                     root.set_role(role, 1, &[self.own.public_key()]);
                 }
             }
-            let signers: [&dyn Signer; 4] = [&self.own, &self.director, &self.snapshot, &self.timestamp];
+            let signers: [&dyn Signer; 4] =
+                [&self.own, &self.server.director, &self.server.image_snapshot, &self.server.image_timestamp];
             let count = rng.random_range(0..=signers.len());
             Bytes::from(sign(&root, &signers[..count]).expect("a signature"))
         };
@@ -284,12 +289,11 @@ fn lie(mut order: Target, rng: &mut StdRng) -> Target {
     order
 }
 
-/// Nine times in ten.
-fn often(rng: &mut StdRng) -> bool {
-    rng.random_ratio(9, 10)
+/// Every part of an attack is a lie so seldom that some attacks are no lie at all.
+fn seldom(rng: &mut StdRng) -> bool {
+    rng.random_ratio(1, 14)
 }
 
-/// Once in ten.
-fn seldom(rng: &mut StdRng) -> bool {
-    rng.random_ratio(1, 10)
+fn often(rng: &mut StdRng) -> bool {
+    !seldom(rng)
 }

@@ -1,43 +1,78 @@
-//! A device that is kept from hearing of anything newer.
+//! A device that is kept from learning that there is something newer.
 
-use ota_agent::machine::Outcome;
+use chrono::TimeDelta;
+use ota_agent::{machine::Outcome, status::Status};
+use ota_proto::device::v1::CheckInResponse;
 use ota_trust::Fault;
+use uuid::Uuid;
 
-use crate::scene::{Scene, hours};
+use crate::{
+    fleet::{Fleet, payload},
+    scene::{Scene, hours},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_answer_played_for_a_day_is_noticed_and_brings_nothing() {
-    let mut scene = Scene::start().await;
-    let start = scene.device.now();
+    let fleet = Fleet::start().await;
+    let device = fleet.join().await;
+    let name = format!("devices/{}", device.device());
+    let assert_runs = |version: &str| assert_eq!(device.content("app"), Some(payload(version).to_vec()));
+    let install = async || assert_eq!(device.call().await.expect("an answer").ends, [Outcome::Committed]);
+    fleet.assign_to(name.clone(), &fleet.first).await;
+    let mut past = fleet.overheard(install()).await.deployments;
+    fleet.assign_to(name.clone(), &fleet.publish("2.0.0").await).await;
+    let last = fleet.overheard(install()).await;
+    assert_runs("2.0.0");
+
+    // There is a third, of which the device is not to hear. It is shown what it knows, without an order and with one.
+    fleet.assign_to(name.clone(), &fleet.publish("3.0.0").await).await;
+    let start = device.now();
     let mut noticed_after = None;
-    let mut old = scene.order(1);
-    old.answer.deployments.clear();
     for hour in 0..=25 {
-        scene.device.set_time(start + hours(hour));
-        let visit = scene.attack(old.clone()).await;
-        match visit.fault {
-            None => assert_eq!(noticed_after, None, "noticed after {noticed_after:?} hours, forgotten after {hour}"),
+        device.set_time(start + TimeDelta::hours(hour));
+        past[0].deployment = Uuid::now_v7().to_string();
+        let deployments = if hour % 2 == 0 { Vec::new() } else { past.clone() };
+        fleet.replay(CheckInResponse { deployments, ..last.clone() });
+        let fault = device.call().await.expect("an answer").fault;
+        assert_runs("2.0.0");
+        match fault {
             Some(Fault::Freeze) => noticed_after = noticed_after.or(Some(hour)),
-            Some(other) => panic!("{other:?} after {hour} hours"),
+            None if noticed_after.is_none() => {}
+            other => panic!("{other:?} after {hour} hours, noticed after {noticed_after:?}"),
         }
-        scene.assert_runs(1);
     }
     assert!(noticed_after.is_some_and(|hour| hour <= 13), "noticed after {noticed_after:?} hours");
-    assert_eq!(scene.update_to(2).await.ends, [Outcome::Committed], "an honest server is believed again");
+
+    // People at the device see it, and the server has heard of it, whatever the attacker answers.
+    let shown = Status::read(device.data()).expect("a data directory");
+    assert!(matches!(shown.trust.last_fault, Some(fault) if fault.is_current && fault.fault == Fault::Freeze));
+    assert_eq!(fleet.admin.device(&name).await.trust_fault, "FREEZE");
+
+    // The time is as it was before the attacker's day, and the server speaks for itself.
+    device.set_time(start);
+    fleet.impostor.lies().check_in.stop();
+    install().await;
+    assert_runs("3.0.0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_that_have_expired_are_not_carried_out_and_what_runs_goes_on() {
-    let mut scene = Scene::start().await;
-    let order = scene.order(2);
-    scene.device.set_time(scene.device.now() + hours(25));
-    assert_eq!(scene.attack(order.clone()).await.fault, Some(Fault::Freeze));
-    let mut offer = order;
-    offer.answer.metadata = None;
-    assert_eq!(scene.attack(offer).await.reported(), Some(Fault::Freeze));
-    scene.assert_runs(1);
+    let fleet = Fleet::start().await;
+    let device = fleet.join().await;
+    let name = format!("devices/{}", device.device());
+    fleet.assign_to(name.clone(), &fleet.first).await;
+    assert_eq!(device.call().await.expect("an honest server").ends, [Outcome::Committed]);
+    fleet.assign_to(name, &fleet.publish("2.0.0").await).await;
+    let order = fleet.withheld_from(async { drop(device.call().await) }).await;
+    device.set_time(device.now() + TimeDelta::hours(25));
+    fleet.replay(order.clone());
+    assert_eq!(device.call().await.expect("an answer").fault, Some(Fault::Freeze));
+    fleet.replay(CheckInResponse { metadata: None, ..order });
+    assert_eq!(device.call().await.expect("an answer").fault, Some(Fault::Freeze));
+    assert_eq!(device.content("app"), Some(payload("1.0.0").to_vec()));
 }
 
+/// No real server can be made to sign what it will say in a day.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_back_does_not_bring_expired_orders_to_life() {
     let mut scene = Scene::start().await;
