@@ -170,7 +170,7 @@ impl Agent {
         let credentials = Credentials { data: data.path().to_owned(), device: enrollment.device, key, certificate };
         let access = Access::new(&server, trust, credentials, connection_clock)
             .map_err(|source| Error::CheckIn { server: server.to_string(), source })?;
-        let client = Client::new(Arc::new(access));
+        let client = Client::new(Arc::new(access), config.limits.check_in);
         let guard = Guard::open(data.path(), clock).map_err(Error::Trust)?;
         let driver = Driver::open(config.clone(), client.clone(), guard, stop.clone()).map_err(Error::Driver)?;
         let boot_id = inventory::boot_id();

@@ -29,14 +29,14 @@ use tonic::{Request, Response, Status};
 
 use access::Transport;
 pub use access::{Access, Credentials};
-pub use chunks::{Chunks, check as check_piece};
+pub use chunks::{Chunks, MAX_PIECE_BYTES, check as check_piece};
 pub use enrollment::{Anchors, Joined, anchors, enroll};
 pub use error::{Class, Error};
 pub use metadata::Question;
 pub use offer::{Gate, Offer};
 pub use report::{Report, Stage};
 
-/// How long to wait for the answer to a call that is no stream.
+/// How long to wait for the whole of an answer, or for the beginning of a stream. An answer to a check-in may take longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most bytes of an answer. One carries several signed documents, of which targets alone may have 5 MiB
@@ -47,6 +47,7 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Client {
     access: Arc<Access>,
+    check_in_limit: Duration,
 }
 
 /// What a check-in says.
@@ -95,9 +96,9 @@ impl Answer {
 }
 
 impl Client {
-    /// Makes a client for one device.
-    pub fn new(access: Arc<Access>) -> Self {
-        Self { access }
+    /// Makes a client for one device, which waits so long for the whole answer to a check-in.
+    pub fn new(access: Arc<Access>, check_in_limit: Duration) -> Self {
+        Self { access, check_in_limit }
     }
 
     /// Returns the access that the calls are made with.
@@ -105,10 +106,11 @@ impl Client {
         &self.access
     }
 
-    /// Makes a call that answers once.
+    /// Makes a call that answers once, within a limit.
     async fn ask<Q, A, F>(
         &self,
         request: Q,
+        limit: Duration,
         call: impl Fn(UpdateServiceClient<Transport>, Request<Q>) -> F,
     ) -> Result<A, Error>
     where
@@ -118,7 +120,7 @@ impl Client {
         let call = |transport| {
             let service = UpdateServiceClient::new(transport).max_decoding_message_size(MAX_ANSWER_BYTES);
             let answer = call(service, timed(request.clone()));
-            async { Ok(answer.await?.into_inner()) }
+            answered(limit, answer)
         };
         self.access.call(call).await
     }
@@ -135,13 +137,17 @@ impl Client {
             metadata: check_in.trust.versions.as_ref().map(metadata::versions_to_wire),
             trust_fault: convert::device::trust_fault::to_wire(check_in.trust.fault).into(),
         };
-        let answer = self.ask(request, async |mut service, request| service.check_in(request).await).await?;
+        let answer = self
+            .ask(request, self.check_in_limit, async |mut service, request| service.check_in(request).await)
+            .await?;
         Ok(Answer::from_wire(answer))
     }
 
     /// Opens the doorbell.
     pub async fn watch(&self) -> Result<Bell, Error> {
-        let call = |transport| async { opened(UpdateServiceClient::new(transport).watch(wire::WatchRequest {})).await };
+        let call = |transport| async {
+            answered(CALL_TIMEOUT, UpdateServiceClient::new(transport).watch(wire::WatchRequest {})).await
+        };
         Ok(Bell(self.access.call(call).await?))
     }
 
@@ -156,15 +162,16 @@ impl Client {
         };
         let call = |transport| {
             let request = request.clone();
-            async { opened(UpdateServiceClient::new(transport).download(request)).await }
+            async { answered(CALL_TIMEOUT, UpdateServiceClient::new(transport).download(request)).await }
         };
         Ok(Chunks::new(self.access.call(call).await?, offset))
     }
 
     /// Tells how far a deployment is.
     pub async fn report(&self, report: &Report<'_>) -> Result<Verdict, Error> {
-        let answer =
-            self.ask(report.to_wire(), async |mut service, request| service.report_progress(request).await).await?;
+        let answer = self
+            .ask(report.to_wire(), CALL_TIMEOUT, async |mut service, request| service.report_progress(request).await)
+            .await?;
         Ok(match answer.verdict() {
             wire::Verdict::Abort => Verdict::Abort,
             // A verdict this agent does not know must not stop an update.
@@ -176,21 +183,22 @@ impl Client {
     pub async fn report_inventory(&self, sha256: Sha256Digest, inventory: &Inventory) -> Result<(), Error> {
         let checksum = wire::ReportInventoryRequest { sha256: sha256.0.to_vec().into(), inventory: None };
         let call = async |mut service: UpdateServiceClient<Transport>, request| service.report_inventory(request).await;
-        let answer = self.ask(checksum.clone(), call).await?;
+        let answer = self.ask(checksum.clone(), CALL_TIMEOUT, call).await?;
         if answer.inventory_wanted {
             let inventory = Some(convert::device::inventory::to_wire(inventory.clone()));
             let body = wire::ReportInventoryRequest { inventory, ..checksum };
-            self.ask(body, call).await?;
+            self.ask(body, CALL_TIMEOUT, call).await?;
         }
         Ok(())
     }
 }
 
-/// Waits until the server has begun to answer a streaming call; the stream itself may live for ever.
-async fn opened<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
-    match timeout(CALL_TIMEOUT, call).await {
+/// Waits for the whole of an answer, which a server may send byte by byte, or for the beginning of a stream, which may live
+/// for ever.
+async fn answered<T>(limit: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
+    match timeout(limit, call).await {
         Ok(answer) => Ok(answer?.into_inner()),
-        Err(_) => Err(Error::Unreachable { reason: format!("no answer within {} s", CALL_TIMEOUT.as_secs()) }),
+        Err(_) => Err(Error::Unreachable { reason: format!("no whole answer within {} s", limit.as_secs()) }),
     }
 }
 

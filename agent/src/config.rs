@@ -13,6 +13,7 @@ use ota_domain::violation::{Violation, Violations};
 use ota_domain::{Hardware, PackageName};
 
 use crate::archive;
+use crate::download::Slow;
 use crate::hooks::{Deadlines, Programs};
 use crate::server_url::ServerUrl;
 use section::Section;
@@ -58,8 +59,12 @@ pub struct Limits {
     pub reserve_bytes: u64,
     /// Most bytes a second to download.
     pub bandwidth: Option<u64>,
+    /// What is too slow a download to be waited for.
+    pub slow: Slow,
     /// How long a download may make no headway before it is given up.
     pub download_stall: Duration,
+    /// How long the server may take for the whole answer to a check-in.
+    pub check_in: Duration,
 }
 
 /// Settings of one package.
@@ -147,7 +152,9 @@ impl Default for Config {
                 archive: archive::Limits { max_entries: 65_536, max_unpacked_bytes: 8 << 30 },
                 reserve_bytes: 64 << 20,
                 bandwidth: None,
+                slow: Slow::default(),
                 download_stall: Duration::from_secs(6 * 3600),
+                check_in: Duration::from_secs(600),
             },
             hooks: Deadlines {
                 stop: Duration::from_secs(30),
@@ -214,7 +221,11 @@ fn parse(table: toml::Table) -> Result<Config, Vec<Violation>> {
         limits.set("max_unpacked_bytes", &mut config.limits.archive.max_unpacked_bytes);
         limits.set("reserve_bytes", &mut config.limits.reserve_bytes);
         config.limits.bandwidth = limits.take_positive("bandwidth_bytes_per_second");
+        let least = limits.take_positive("least_bytes_per_second");
+        config.limits.slow.bytes_per_second = least.unwrap_or(config.limits.slow.bytes_per_second);
+        limits.set_duration("slow_for", &mut config.limits.slow.window);
         limits.set_duration("download_stall", &mut config.limits.download_stall);
+        limits.set_duration("check_in", &mut config.limits.check_in);
         limits.finish();
     });
     root.section("hooks", |mut hooks| {
@@ -277,7 +288,10 @@ mod tests {
             max_unpacked_bytes = 1000
             reserve_bytes = 0
             bandwidth_bytes_per_second = 500
+            least_bytes_per_second = 50
+            slow_for = "5m"
             download_stall = "1h"
+            check_in = "2m"
             [hooks]
             stop = "1s"
             start = "2s"
@@ -301,7 +315,9 @@ mod tests {
         assert_eq!(config.attributes["site"], "lab");
         assert_eq!((config.limits.archive.max_entries, config.limits.reserve_bytes), (10, 0));
         assert_eq!(config.limits.bandwidth, Some(500));
+        assert_eq!(config.limits.slow, Slow { bytes_per_second: 50, window: Duration::from_secs(300) });
         assert_ne!(config.limits.download_stall, default.limits.download_stall);
+        assert_eq!(config.limits.check_in, Duration::from_secs(120));
         assert_eq!(config.hooks.health_interval, Duration::from_millis(100));
         let package = &config.packages[&"gateway-fw".parse().unwrap()];
         assert_eq!((package.file_name.as_deref(), package.is_plain), (Some("gateway"), true));

@@ -25,6 +25,7 @@ use crate::release::Job;
 use crate::releases::Releases;
 use bucket::Bucket;
 use pace::Pace;
+pub use pace::Slow;
 use part::Part;
 
 /// Bounds of the wait between two tries.
@@ -60,6 +61,8 @@ pub struct Download<'a> {
     pub reserve_bytes: u64,
     /// Most bytes a second.
     pub bandwidth: Option<u64>,
+    /// What is too slow to be waited for.
+    pub slow: Slow,
     /// How long it may make no headway.
     pub stall: Duration,
     /// Stops it.
@@ -226,11 +229,11 @@ impl Download<'_> {
         };
         let mut chunks = opened.map_err(Interruption::Network)?;
         let mut bucket = Bucket::new(self.job.bandwidth_limit.into_iter().chain(self.bandwidth).min(), Instant::now());
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(self.slow);
         loop {
             let asked_at = Instant::now();
             let next = tokio::select! {
-                next = chunks.next() => next,
+                next = chunks.next(self.slow.patience()) => next,
                 () = self.stop.cancelled() => return Err(Interruption::Stopped),
             };
             let Some(data) = next.map_err(Interruption::Network)? else { return Ok(()) };

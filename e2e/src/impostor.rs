@@ -10,12 +10,16 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use axum::body::Body;
+use bytes::Bytes;
 use chrono::Utc;
-use futures_util::Stream;
-use http::Request as HttpRequest;
+use futures_util::{Stream, StreamExt as _, stream};
+use http::{Request as HttpRequest, Response as HttpResponse};
+use http_body::Frame;
+use http_body_util::{BodyStream, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -38,7 +42,7 @@ use ota_server::{
     keys::Keyring,
     tls::{Options, Tls},
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 use tonic::{Request, Response, Status, service::Routes, transport::Channel};
 use tower::ServiceExt as _;
 
@@ -132,6 +136,7 @@ pub struct Lies {
 pub struct Impostor {
     address: SocketAddr,
     lies: Arc<Lies>,
+    slowness: watch::Sender<Option<Duration>>,
     _accepting: JoinSet<()>,
 }
 
@@ -148,14 +153,22 @@ impl Impostor {
         let lies = Arc::new(Lies::default());
         let genuine = Genuine { channel: server.channel(), keys, lies: Arc::clone(&lies) };
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, Arc::new(tls), genuine));
-        Self { address, lies, _accepting: accepting }
+        let slowness = watch::Sender::default();
+        accepting.spawn(accept(listener, Arc::new(tls), genuine, slowness.subscribe()));
+        Self { address, lies, slowness, _accepting: accepting }
     }
 
     /// Returns where devices are to connect.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
+    }
+
+    /// Returns what makes it slow: answers that begin from then on come byte by byte, with so long a wait before each. Not at
+    /// all for `None`.
+    #[must_use]
+    pub fn slowness(&self) -> watch::Sender<Option<Duration>> {
+        self.slowness.clone()
     }
 
     /// Returns what it answers.
@@ -165,7 +178,7 @@ impl Impostor {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Arc<Tls>, genuine: Genuine) {
+async fn accept(listener: TcpListener, tls: Arc<Tls>, genuine: Genuine, slowness: watch::Receiver<Option<Duration>>) {
     let services = Routes::new(UpdateServiceServer::new(genuine.clone()))
         .add_service(EnrollmentServiceServer::new(genuine))
         .prepare()
@@ -173,20 +186,41 @@ async fn accept(listener: TcpListener, tls: Arc<Tls>, genuine: Genuine) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        let (tls, services) = (Arc::clone(&tls), services.clone());
+        let (tls, services, slowness) = (Arc::clone(&tls), services.clone(), slowness.clone());
         connections.spawn(async move {
             stream.set_nodelay(true).ok();
             let Ok((stream, peer)) = tls.accept(stream).await else { return };
             let peer = Arc::new(peer);
-            let services = services.map_request(move |mut request: HttpRequest<Incoming>| {
-                request.extensions_mut().insert(Arc::clone(&peer));
-                request.map(Body::new)
-            });
+            let services = services
+                .map_request(move |mut request: HttpRequest<Incoming>| {
+                    request.extensions_mut().insert(Arc::clone(&peer));
+                    request.map(Body::new)
+                })
+                .map_response(move |response: HttpResponse<Body>| match *slowness.borrow() {
+                    Some(wait) => response.map(|body| Body::new(StreamBody::new(trickling(body, wait)))),
+                    None => response,
+                });
             let builder = auto::Builder::new(TokioExecutor::new());
             // A device that breaks off is none of the attacker's concern.
             builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(services)).await.ok();
         });
     }
+}
+
+/// Cuts a body into single bytes, and waits before each.
+fn trickling(body: Body, wait: Duration) -> impl Stream<Item = Result<Frame<Bytes>, axum::Error>> + Send {
+    let bytes = BodyStream::new(body).flat_map(|frame| {
+        let frames = match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => data.iter().map(|byte| Ok(Frame::data(Bytes::copy_from_slice(&[*byte])))).collect(),
+            Ok(Err(other)) => vec![Ok(other)],
+            Err(error) => vec![Err(error)],
+        };
+        stream::iter(frames)
+    });
+    bytes.then(move |byte| async move {
+        sleep(wait).await;
+        byte
+    })
 }
 
 /// The way to the genuine server.

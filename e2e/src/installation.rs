@@ -174,7 +174,8 @@ impl Installation {
         let credentials = Credentials { data, device: self.device, key, certificate };
         let server = "http://127.0.0.1:9".parse().expect("an address");
         let trust = ServerTrust::Pinning(SeenCertificates::default());
-        Client::new(Arc::new(Access::new(&server, trust, credentials, Clock::system()).expect("an address")))
+        let access = Access::new(&server, trust, credentials, Clock::system()).expect("an address");
+        Client::new(Arc::new(access), Config::default().limits.check_in)
     }
 
     /// Starts the agent, lets it ask, hands in what `speak` says to that, and lets it do what it believes it should.

@@ -48,7 +48,7 @@ impl TrustError {
 impl From<ReadError> for TrustError {
     fn from(error: ReadError) -> Self {
         let fault = match &error {
-            ReadError::TooLarge { .. } => Fault::Endless,
+            ReadError::TooLarge { .. } | ReadError::TooMuch { .. } => Fault::Endless,
             ReadError::Malformed { .. } => Fault::Arbitrary,
         };
         fault.because(error.to_string())

@@ -120,6 +120,16 @@ pub enum ReadError {
         /// Bytes there may be.
         limit: usize,
     },
+    /// Takes more memory than any document may.
+    #[error("a document of type {kind} would take {length} bytes of memory, of {limit}")]
+    TooMuch {
+        /// The kind asked for.
+        kind: &'static str,
+        /// Bytes that it would take.
+        length: usize,
+        /// Bytes that it may take.
+        limit: usize,
+    },
     /// Not as it should be.
     #[error("not a document of type {kind}: {reason}")]
     Malformed {
@@ -186,9 +196,7 @@ pub fn add_signature(signed: &[u8], signer: &dyn Signer) -> Result<Vec<u8>, Sign
 /// # Errors
 /// When it is larger than its kind may be, or not of the form that [`sign`] writes. Unknown members are ignored.
 pub fn read<T: Document>(bytes: &[u8]) -> Result<T, ReadError> {
-    if bytes.len() > T::MAX_BYTES {
-        return Err(ReadError::TooLarge { kind: T::TYPE, length: bytes.len(), limit: T::MAX_BYTES });
-    }
+    fits(bytes, T::TYPE, T::MAX_BYTES)?;
     let malformed = |reason: String| ReadError::Malformed { kind: T::TYPE, reason };
     let envelope: Envelope = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
     let text = |member: &str| envelope.signed.get(member).and_then(Value::as_str);
@@ -205,6 +213,35 @@ pub fn read<T: Document>(bytes: &[u8]) -> Result<T, ReadError> {
     let document = T::deserialize(envelope.signed).map_err(|error| malformed(error.to_string()))?;
     document.check().map_err(malformed)?;
     Ok(document)
+}
+
+/// Tells whether a document is neither larger than its kind may be nor larger in memory than a device can bear: a few bytes
+/// of JSON can take hundreds, and it has to be parsed before a signature can be checked.
+pub(crate) fn fits(bytes: &[u8], kind: &'static str, limit: usize) -> Result<(), ReadError> {
+    let length = bytes.len();
+    if length > limit {
+        return Err(ReadError::TooLarge { kind, length, limit });
+    }
+    let length = parsed_bytes(bytes);
+    if length > MAX_PARSED_BYTES {
+        return Err(ReadError::TooMuch { kind, length, limit: MAX_PARSED_BYTES });
+    }
+    Ok(())
+}
+
+/// Most bytes of memory for a document. A list is cut into bins long before it takes a fourth of it.
+const MAX_PARSED_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of memory that JSON takes at most, give or take: its text, a node of a tree for each object, the least room of a
+/// list, and for each value its place, with the key that it may have.
+fn parsed_bytes(json: &[u8]) -> usize {
+    let extra = json.iter().map(|byte| match byte {
+        b'{' => 640,
+        b'[' => 128,
+        b',' => 144,
+        _ => 0,
+    });
+    json.len() + extra.sum::<usize>()
 }
 
 /// `1.`, a number, `.` and a number.
@@ -346,6 +383,14 @@ mod tests {
     fn a_document_larger_than_its_kind_may_be_is_not_parsed() {
         let bytes = vec![b' '; Role::Timestamp.max_bytes() + 1];
         assert!(matches!(read::<Timestamp>(&bytes), Err(ReadError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn what_is_small_on_the_wire_and_large_in_memory_is_not_parsed() {
+        for part in ["0,", "{},", "[0],", "{\"\":0},", "\"a\","] {
+            let bytes = format!("[{}0]", part.repeat(Role::Targets.max_bytes() / part.len() - 2));
+            assert!(matches!(read::<Targets>(bytes.as_bytes()), Err(ReadError::TooMuch { .. })), "{part}");
+        }
     }
 
     #[test]

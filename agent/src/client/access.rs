@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::channel::{TlsClock, Way};
-use super::{Error, timed};
+use super::{CALL_TIMEOUT, Error, answered, timed};
 use crate::clock::Clock;
 use crate::identity::{Certificate, DeviceKey, renewal_at, renewal_fraction};
 use crate::server_url::ServerUrl;
@@ -240,13 +240,14 @@ impl Access {
     async fn begin_session(&self) -> Result<(), Error> {
         let channel = self.link().channel;
         let mut service = EnrollmentServiceClient::new(channel);
-        let challenge = service.create_challenge(timed(wire::CreateChallengeRequest {})).await?.into_inner().challenge;
+        let request = timed(wire::CreateChallengeRequest {});
+        let challenge = answered(CALL_TIMEOUT, service.create_challenge(request)).await?.challenge;
         let device = self.credentials.device;
         let signature = self.credentials.key.answer(device, &challenge)?;
         let request = wire::CreateSessionRequest { device: device.to_string(), challenge, signature: signature.into() };
         // Counted from before the answer: never longer than the server means.
         let begun_at = Instant::now();
-        let answer = service.create_session(timed(request)).await?.into_inner();
+        let answer = answered(CALL_TIMEOUT, service.create_session(timed(request))).await?;
         let mut authorization = MetadataValue::try_from(format!("Bearer {}", answer.token))
             .map_err(|_| Error::nonsense("a session that no header can carry"))?;
         authorization.set_sensitive(true);
@@ -299,7 +300,8 @@ impl Access {
     async fn ask_for_certificate(&self, link: &Link) -> Result<Vec<ota_tls::CertificateDer<'static>>, Error> {
         let certificate_request = self.credentials.key.certificate_request()?.into();
         let request = timed(wire::RenewCertificateRequest { certificate_request });
-        let answer = EnrollmentServiceClient::new(link.transport()).renew_certificate(request).await?.into_inner();
+        let mut service = EnrollmentServiceClient::new(link.transport());
+        let answer = answered(CALL_TIMEOUT, service.renew_certificate(request)).await?;
         Ok(answer.certificate_chain.into_iter().map(|certificate| certificate.to_vec().into()).collect())
     }
 }

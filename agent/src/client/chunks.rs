@@ -10,10 +10,7 @@ use tonic::Streaming;
 use super::Error;
 
 /// Largest piece that the API allows.
-const MAX_PIECE_BYTES: usize = 256 * 1024;
-
-/// How long a stream may bring nothing before it counts as broken. Some connections die without a word.
-const SILENCE: Duration = Duration::from_secs(60);
+pub const MAX_PIECE_BYTES: usize = 256 * 1024;
 
 /// A stream of pieces in order, without gaps.
 #[derive(Debug)]
@@ -27,10 +24,10 @@ impl Chunks {
         Self { stream, next: offset }
     }
 
-    /// Returns the next bytes, `None` at the end of the stream.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let Ok(piece) = timeout(SILENCE, self.stream.message()).await else {
-            return Err(Error::Unreachable { reason: format!("no byte for {} s", SILENCE.as_secs()) });
+    /// Returns the next bytes, `None` at the end of the stream. A piece may take so long; it is given up with the stream.
+    pub async fn next(&mut self, patience: Duration) -> Result<Option<Bytes>, Error> {
+        let Ok(piece) = timeout(patience, self.stream.message()).await else {
+            return Err(Error::Unreachable { reason: format!("no piece within {} s", patience.as_secs()) });
         };
         let Some(piece) = piece? else { return Ok(None) };
         let data = check(&piece, self.next)?;

@@ -8,7 +8,7 @@ use ota_tls::{CertificateDer, IdentitySlot, ServerTrust};
 use tonic::transport::Channel;
 
 use super::channel::{TlsClock, Way};
-use super::{Error, timed};
+use super::{CALL_TIMEOUT, Error, answered, timed};
 use crate::clock::Clock;
 use crate::identity::{Certificate, DeviceKey};
 use crate::server_url::ServerUrl;
@@ -44,7 +44,7 @@ pub async fn anchors(
 ) -> Result<Anchors, Error> {
     let request = timed(wire::GetTrustAnchorsRequest { token_id: string.token_id() });
     let mut service = EnrollmentServiceClient::new(nobodys_channel(server, trust, clock)?);
-    let answer = service.get_trust_anchors(request).await?.into_inner();
+    let answer = answered(CALL_TIMEOUT, service.get_trust_anchors(request)).await?;
     Ok(Anchors {
         authority: answer.certificate_authority.to_vec().into(),
         image_root: answer.image_root.to_vec(),
@@ -70,7 +70,7 @@ pub async fn enroll(
         certificate_request: key.certificate_request()?.into(),
     });
     let mut service = EnrollmentServiceClient::new(nobodys_channel(server, trust, clock)?);
-    let answer = service.enroll(request).await?.into_inner();
+    let answer = answered(CALL_TIMEOUT, service.enroll(request)).await?;
     let device = answer.device.parse().map_err(|_| Error::nonsense("a device id that is none"))?;
     let state = match answer.state() {
         wire::EnrollmentState::Pending => device::State::Pending,

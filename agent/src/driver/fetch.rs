@@ -32,6 +32,7 @@ impl Driver {
             job,
             reserve_bytes: self.config.limits.reserve_bytes,
             bandwidth: self.config.limits.bandwidth,
+            slow: self.config.limits.slow,
             stall: job.download_deadline.unwrap_or(self.config.limits.download_stall),
             stop: &stop,
             progress: &sender,

@@ -61,6 +61,17 @@ impl AgentProcess {
         Self { process: None, device: String::new(), data_dir, folder }
     }
 
+    /// Sets one of its limits, a line of its configuration.
+    ///
+    /// # Panics
+    /// When the disk does not take it.
+    pub fn limit(&self, line: &str) {
+        let path = self.folder.path().join("agent.toml");
+        let config = fs::read_to_string(&path).expect("a file in the scratch folder");
+        let config = config.replace("[limits]\n", &format!("[limits]\n{line}\n"));
+        fs::write(&path, config).expect("a file in the scratch folder");
+    }
+
     async fn enroll_in(folder: TempDir, data_dir: PathBuf, url: &str, enrollment_string: &str) -> Self {
         let mut agent = Self::configured(folder, data_dir);
         let mut command = tokio::process::Command::from(agent.command("enroll"));

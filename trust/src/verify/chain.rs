@@ -22,7 +22,7 @@ pub use self::{
 use super::{MAX_ROOT_STEPS, Rotation, TARGETS};
 use crate::{
     fault::{Because as _, Fault, TrustError},
-    metadata::{ReadError, Role, file_name},
+    metadata::{self, Role, file_name},
 };
 
 /// One repository, as far as it is trusted. An update that fails changes nothing. Its serde form is what a client stores;
@@ -445,8 +445,7 @@ impl Held {
 
 /// A document is no larger than its role may have it.
 fn fits(bytes: &[u8], role: Role) -> Result<(), TrustError> {
-    let (length, limit) = (bytes.len(), role.max_bytes());
-    if length <= limit { Ok(()) } else { Err(ReadError::TooLarge { kind: role.as_str(), length, limit }.into()) }
+    Ok(metadata::fits(bytes, role.as_str(), role.max_bytes())?)
 }
 
 /// The version that a document says it has.

@@ -185,13 +185,13 @@ impl Attacker {
             forged.version += rng.random_range(0..3);
             forged.targets.extend(targets.iter().map(|target| (target.path(), target.clone())));
             version = forged.version;
-            let keys = [&self.own, &self.server.director, &self.server.image_snapshot, &self.server.image_timestamp];
-            let all: Vec<&dyn Signer> = keys.iter().map(|key| *key as &dyn Signer).collect();
+            let keys: [&dyn Signer; 4] =
+                [&self.own, &self.server.director, &self.server.image_snapshot, &self.server.image_timestamp];
             let one = keys.choose(rng).expect("some");
             list = match rng.random_range(0..3) {
                 0 => sign(&forged, &[]),
                 1 => sign(&forged, &[*one]),
-                _ => sign(&forged, &all),
+                _ => sign(&forged, &keys),
             }
             .expect("a signature")
             .into();
@@ -258,8 +258,8 @@ impl Attacker {
         }
     }
 
-    fn sign<T: ota_trust::metadata::Document>(&self, document: &T, key: &PrivateKey, rng: &mut StdRng) -> Bytes {
-        let key = if seldom(rng) { &self.own } else { key };
+    fn sign<T: ota_trust::metadata::Document>(&self, document: &T, key: &dyn Signer, rng: &mut StdRng) -> Bytes {
+        let key: &dyn Signer = if seldom(rng) { &self.own } else { key };
         // What cannot even be signed is not sent.
         sign(document, &[key]).map(Bytes::from).unwrap_or_default()
     }

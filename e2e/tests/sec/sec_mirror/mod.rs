@@ -19,7 +19,8 @@ use futures_util::future::join_all;
 use ota_agent::{
     client::{Access, Answer, Client, Credentials, Offer},
     clock::Clock,
-    download::{Download, End},
+    config::Config,
+    download::{Download, End, Slow},
     identity::{Certificate, DeviceKey, Enrollment, load_authority},
     install::{SingleFile, install},
     release::Job,
@@ -58,7 +59,8 @@ fn client(data: &Path) -> Client {
     let certificate = Certificate::load(data).expect("a folder that can be read").expect("an enrolled agent");
     let credentials = Credentials { data: data.to_owned(), device: enrollment.device, key, certificate };
     let trust = ServerTrust::Authority(authority);
-    Client::new(Arc::new(Access::new(&enrollment.server, trust, credentials, Clock::system()).expect("an address")))
+    let access = Access::new(&enrollment.server, trust, credentials, Clock::system()).expect("an address");
+    Client::new(Arc::new(access), Config::default().limits.check_in)
 }
 
 /// Publishes a release and returns the order for it, which the agent's program does not get.
@@ -94,6 +96,7 @@ async fn lane(client: &Client, job: &Job, content: &Bytes, mirror: &Mirror, coun
             job,
             reserve_bytes: 0,
             bandwidth: None,
+            slow: Slow::default(),
             stall: STALL,
             stop: &stop,
             progress: &progress,
