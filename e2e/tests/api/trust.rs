@@ -7,14 +7,13 @@ mod targets;
 use ota_domain::{Hardware, Sha256Digest, release::Installer};
 use ota_e2e::{Operator, TestDevice};
 use ota_proto::{
-    admin::v1::{GetMetadataRequest, Repository},
+    admin::v1::Repository,
     device::v1::{CheckInRequest, CheckInResponse, Deployment, MetadataUpdate, MetadataVersions},
 };
 use ota_trust::{
     device::{Order, Trusted, Update},
     metadata::{self, Root},
 };
-use tonic::Status;
 
 async fn root(operator: &Operator, repository: Repository) -> Root {
     metadata::read(&operator.document(repository, "root", 0).await.unwrap()).unwrap()

@@ -12,7 +12,7 @@ use ota_trust::metadata::{self, Root, Timestamp};
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use super::{check_in, document, enrolled, order, root, update};
+use super::{check_in, enrolled, order, root, update};
 
 #[tokio::test]
 async fn a_device_believes_what_a_check_in_brings() {
