@@ -19,15 +19,22 @@ use ota_e2e::{
 };
 use ota_proto::{
     admin::v1::{DeploymentState, Repository},
-    device::v1::{CheckInResponse, DownloadResponse, MetadataUpdate, TargetsDocument, TrustFault, WatchResponse},
+    device::v1::{
+        self as wire, CheckInResponse, DownloadResponse, MetadataUpdate, ReportProgressResponse, TargetsDocument,
+        TrustFault, Verdict, WatchResponse,
+    },
 };
 use ota_trust::{
     key::Signer,
     metadata::{Role, Root, read, sign},
     verify::MAX_ROOT_STEPS,
 };
-use tokio::{sync::mpsc, time::interval};
+use tokio::{
+    sync::mpsc,
+    time::{interval, timeout},
+};
 use tokio_stream::wrappers::IntervalStream;
+use tonic::Status;
 
 use crate::fleet::Fleet;
 
@@ -41,7 +48,7 @@ const SLACK_BYTES: u64 = 1 << 20;
 const PAYLOAD_BYTES: usize = 4 << 20;
 
 /// How long a broken test takes to fail.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Pieces of zeros without an end.
 fn zeros(offset: i64, piece_bytes: usize) -> Answers<DownloadResponse> {
@@ -89,6 +96,28 @@ fn assert_small(fleet: &mut Fleet) {
     assert!(most < MEMORY_BYTES, "{most} bytes");
 }
 
+/// Answers each download with zeros without an end, in pieces of the next of these sizes, and looks how the folder grows.
+fn flood(fleet: &Fleet, growth: &Growth, mut sizes: impl Iterator<Item = usize> + Send + 'static) {
+    let growth = growth.clone();
+    fleet.impostor.lies().download.tell(move |asked, _| {
+        let size = sizes.next().ok_or_else(|| Status::internal("the agent asks more often than it should"))?;
+        let growth = growth.clone();
+        Ok(Box::pin(zeros(asked.request.offset, size).inspect(move |_| assert!(growth.look() > 0))))
+    });
+    // The genuine server would call off a download of so many bytes.
+    fleet.impostor.lies().report_progress.tell(|asked, truth| match asked.request.state() {
+        wire::DeploymentState::Downloading => Ok(ReportProgressResponse { verdict: Verdict::Continue.into() }),
+        wire::DeploymentState::Unspecified
+        | wire::DeploymentState::Installing
+        | wire::DeploymentState::Rebooting
+        | wire::DeploymentState::Verifying
+        | wire::DeploymentState::Succeeded
+        | wire::DeploymentState::Failed
+        | wire::DeploymentState::RolledBack
+        | wire::DeploymentState::Rejected => truth,
+    });
+}
+
 async fn has_failed(fleet: &Fleet) -> Option<()> {
     let deployments = fleet.admin.deployments(&fleet.agent.name()).await;
     deployments.iter().any(|one| one.state() == DeploymentState::Failed).then_some(())
@@ -100,11 +129,7 @@ async fn a_payload_without_an_end_takes_its_signed_length_and_no_more() {
     let release = fleet.admin.publish("app", "2.0.0", &unique_payload(PAYLOAD_BYTES)).await;
     let growth = Growth::of(fleet.agent.data_dir());
     let before = growth.look();
-    let watched = growth.clone();
-    fleet.impostor.lies().download.tell(move |asked, _| {
-        let watched = watched.clone();
-        Ok(Box::pin(zeros(asked.request.offset, 256 * 1024).inspect(move |_| assert!(watched.look() > 0))))
-    });
+    flood(&fleet, &growth, std::iter::repeat(256 * 1024));
     fleet.agent.start();
     fleet.assign(&release).await;
     eventually("the deployment has failed", LIMIT, async || has_failed(&fleet).await).await;
@@ -121,17 +146,10 @@ async fn pieces_beyond_every_size_are_not_taken() {
     let release = fleet.admin.publish("app", "2.0.0", &unique_payload(PAYLOAD_BYTES)).await;
     let growth = Growth::of(fleet.agent.data_dir());
     let before = growth.look();
-    let (sender, mut downloads) = mpsc::unbounded_channel();
-    let mut sizes = [200_000, 3 << 20, 32 << 20].into_iter();
-    fleet.impostor.lies().download.tell(move |asked, _| {
-        sender.send(()).ok();
-        Ok(zeros(asked.request.offset, sizes.next().expect("after the last it gives up")))
-    });
+    // After the last, the agent gives up.
+    flood(&fleet, &growth, [200_000, 3 << 20, 32 << 20].into_iter());
     fleet.assign(&release).await;
     fleet.agent.start();
-    for _ in 0..3 {
-        downloads.recv().await.expect("the agent asks again");
-    }
     eventually("the deployment has failed", LIMIT, async || has_failed(&fleet).await).await;
     let most = growth.look();
     assert!(most <= before + PAYLOAD_BYTES as u64 + SLACK_BYTES, "{before} bytes grew to {most}");
@@ -162,7 +180,7 @@ async fn a_sender_that_trickles_is_given_up_for_another() {
             None => truth,
         }
     });
-    fleet.update_to(&release).await;
+    timeout(LIMIT, fleet.update_to(&release)).await.expect("the agent gives up who trickles");
     let [first, second] = [offsets.recv().await, offsets.recv().await].map(|offset| offset.expect("a download"));
     assert!(first == 0 && (1..10).contains(&second), "what came is kept: {second}");
     // A byte that was kept was the attacker's, and the payload is fetched again.
@@ -183,7 +201,7 @@ async fn a_piece_that_trickles_in_is_given_up() {
         slowness.send_replace(slow.take());
         truth
     });
-    fleet.update_to(&release).await;
+    timeout(LIMIT, fleet.update_to(&release)).await.expect("the agent gives up a piece that trickles in");
     downloads.recv().await.expect("a download");
     downloads.recv().await.expect("another download");
     fleet.assert_runs("2.0.0").await;
@@ -203,7 +221,7 @@ async fn an_answer_that_never_ends_is_given_up() {
     });
     fleet.agent.start();
     for _ in 0..2 {
-        check_ins.recv().await.expect("the agent asks again");
+        timeout(LIMIT, check_ins.recv()).await.expect("the agent gives up an answer").expect("the agent asks");
     }
     fleet.impostor.slowness().send_replace(None);
     eventually("the release runs", LIMIT, async || {
@@ -213,8 +231,8 @@ async fn an_answer_that_never_ends_is_given_up() {
     .await;
 }
 
-/// Documents that are no better the larger they are.
-fn attacks(honest: &CheckInResponse, roots: (Vec<Bytes>, Vec<Bytes>)) -> Vec<(CheckInResponse, bool)> {
+/// Documents that are no better the larger they are, and what is said of them.
+fn attacks(honest: &CheckInResponse, roots: (Vec<Bytes>, Vec<Bytes>)) -> Vec<(CheckInResponse, TrustFault)> {
     let changed = |change: &dyn Fn(&mut MetadataUpdate)| {
         let mut answer = honest.clone();
         change(answer.metadata.as_mut().expect("metadata with an order"));
@@ -231,28 +249,33 @@ fn attacks(honest: &CheckInResponse, roots: (Vec<Bytes>, Vec<Bytes>)) -> Vec<(Ch
     };
     let flood = Bytes::from(vec![b' '; 17 << 20]);
     let mut attacks = vec![
-        (changed(&|sent| sent.image_roots.clone_from(&image_roots)), true),
-        (changed(&|sent| sent.director_roots.clone_from(&director_roots)), true),
-        (changed(&|sent| sent.image_targets = sent.image_targets.iter().cycle().take(10_000).cloned().collect()), true),
-        // Beyond what is taken off the wire.
-        (changed(&|sent| sent.freshness = flood.clone()), false),
+        (changed(&|sent| sent.image_roots.clone_from(&image_roots)), TrustFault::Endless),
+        (changed(&|sent| sent.director_roots.clone_from(&director_roots)), TrustFault::Endless),
+        (
+            changed(&|sent| sent.image_targets = sent.image_targets.iter().cycle().take(10_000).cloned().collect()),
+            TrustFault::Endless,
+        ),
+        // Beyond what is taken off the wire: nothing new is said.
+        (changed(&|sent| sent.freshness = flood.clone()), TrustFault::Endless),
     ];
-    for make in [&endless as &dyn Fn(Role) -> Bytes, &bomb] {
+    // The bomb of a timestamp is too small to hurt, and is looked at.
+    let makers: [(&dyn Fn(Role) -> Bytes, _); 2] = [(&endless, TrustFault::Endless), (&bomb, TrustFault::Arbitrary)];
+    for (make, of_timestamp) in makers {
         attacks.extend([
-            (changed(&|sent| sent.image_timestamp = make(Role::Timestamp)), true),
-            (changed(&|sent| sent.image_snapshot = make(Role::Snapshot)), true),
-            (changed(&|sent| sent.image_targets[0].document = make(Role::Targets)), true),
-            (changed(&|sent| sent.director_timestamp = make(Role::Timestamp)), true),
-            (changed(&|sent| sent.director_snapshot = make(Role::Snapshot)), true),
-            (changed(&|sent| sent.director_targets = make(Role::Targets)), true),
-            (changed(&|sent| sent.image_roots = vec![make(Role::Root)]), true),
-            (changed(&|sent| sent.director_roots = vec![make(Role::Root)]), true),
+            (changed(&|sent| sent.image_timestamp = make(Role::Timestamp)), of_timestamp),
+            (changed(&|sent| sent.image_snapshot = make(Role::Snapshot)), TrustFault::Endless),
+            (changed(&|sent| sent.image_targets[0].document = make(Role::Targets)), TrustFault::Endless),
+            (changed(&|sent| sent.director_timestamp = make(Role::Timestamp)), of_timestamp),
+            (changed(&|sent| sent.director_snapshot = make(Role::Snapshot)), TrustFault::Endless),
+            (changed(&|sent| sent.director_targets = make(Role::Targets)), TrustFault::Endless),
+            (changed(&|sent| sent.image_roots = vec![make(Role::Root)]), TrustFault::Endless),
+            (changed(&|sent| sent.director_roots = vec![make(Role::Root)]), TrustFault::Endless),
             (
                 changed(&|sent| {
                     let list = TargetsDocument { role: "bin-00".to_owned(), document: make(Role::Targets) };
                     sent.image_targets.push(list);
                 }),
-                true,
+                TrustFault::Endless,
             ),
         ]);
     }
@@ -296,9 +319,9 @@ async fn documents_beyond_their_size_or_number_are_refused_in_little_memory() {
     fleet.agent.start();
     let first = faults.recv().await.expect("the agent checks in");
     assert_eq!(first, TrustFault::Unspecified);
-    for (number, (_, is_read)) in attacks.iter().enumerate() {
-        let fault = faults.recv().await.expect("the agent checks in again");
-        assert!(!is_read || fault != TrustFault::Unspecified, "attack {number}: {fault:?}");
+    for (number, (_, expected)) in attacks.iter().enumerate() {
+        let fault = timeout(LIMIT, faults.recv()).await.expect("the agent checks in again");
+        assert_eq!(fault, Some(*expected), "attack {number}");
     }
     assert_small(&mut fleet);
     let after = size(fleet.agent.data_dir());
