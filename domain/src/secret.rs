@@ -6,7 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use uuid::Uuid;
 
 use crate::id::{ApiTokenId, DeviceId, EnrollTokenId};
@@ -111,7 +111,8 @@ pub fn parse_secret(text: &str) -> Result<Secret, ParseSecretError> {
 /// What stands behind `authorization: Bearer`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BearerToken {
-    /// `otas_<device>_<base58 of the end and the proof>`: a device's session.
+    /// `otas_<device>_<base64url of the end and the proof>`: a device's session. Nobody copies it by hand, and it is read
+    /// with every call, for which base58 is too slow.
     Session(SessionToken),
     /// `ota_<token>_<secret>`: an operator's API token.
     Api {
@@ -139,7 +140,7 @@ impl fmt::Display for SessionToken {
         let mut bytes = [0; SESSION_BYTES];
         bytes[..8].copy_from_slice(&self.expires_at.to_be_bytes());
         bytes[8..].copy_from_slice(&self.proof.0);
-        write!(f, "otas_{}_{}", self.device.0.simple(), bs58::encode(bytes).into_string())
+        write!(f, "otas_{}_{}", self.device.0.simple(), BASE64URL_NOPAD.encode_display(&bytes))
     }
 }
 
@@ -162,9 +163,7 @@ impl FromStr for BearerToken {
             let id = simple(id)?;
             match kind {
                 "otas" => {
-                    let bytes: [u8; SESSION_BYTES] = decode_bytes(secret)?;
-                    let (expires_at, proof) = bytes.split_first_chunk()?;
-                    let (expires_at, proof) = (u64::from_be_bytes(*expires_at), Secret(proof.try_into().ok()?));
+                    let (expires_at, proof) = decode_session(secret)?;
                     Some(Self::Session(SessionToken { device: DeviceId(id), expires_at, proof }))
                 }
                 "ota" => Some(Self::Api { token: ApiTokenId(id), secret: decode(secret)? }),
@@ -181,20 +180,26 @@ fn simple(text: &str) -> Option<Uuid> {
     if is_simple { Uuid::try_parse(text).ok() } else { None }
 }
 
-/// Reads the base58 form of a secret.
-fn decode(text: &str) -> Option<Secret> {
-    decode_bytes(text).map(Secret)
-}
-
-/// Reads exactly so many bytes in base58.
-fn decode_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
-    // A digit carries more than 5.8 bits; decoding more digits than that makes would cost quadratic time.
-    if text.len() > N * 8 * 10 / 58 + 1 {
+/// Reads the end and the proof of a session. There is one way to write each.
+fn decode_session(text: &str) -> Option<(u64, Secret)> {
+    let mut bytes = [0; SESSION_BYTES];
+    if text.len() != BASE64URL_NOPAD.encode_len(SESSION_BYTES) {
         return None;
     }
-    let mut bytes = [0; N];
+    BASE64URL_NOPAD.decode_mut(text.as_bytes(), &mut bytes).ok()?;
+    let (expires_at, proof) = bytes.split_first_chunk()?;
+    Some((u64::from_be_bytes(*expires_at), Secret(proof.try_into().ok()?)))
+}
+
+/// Reads the base58 form of a secret.
+fn decode(text: &str) -> Option<Secret> {
+    // A digit carries more than 5.8 bits; decoding more digits than that makes would cost quadratic time.
+    if text.len() > SECRET_BYTES * 8 * 10 / 58 + 1 {
+        return None;
+    }
+    let mut bytes = [0; SECRET_BYTES];
     let length = bs58::decode(text).onto(&mut bytes).ok()?;
-    (length == N).then_some(bytes)
+    (length == SECRET_BYTES).then_some(Secret(bytes))
 }
 
 /// Reads the base32 form of a pin. There is one way to write each.
@@ -233,7 +238,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "(ota|otas|ota1)?[_.]?[0-9a-f]{0,33}[_.]?[1-9A-Za-z]{0,56}[.]?[a-z2-7]{0,53}") {
+        fn any_text_is_read_or_refused(text in "(ota|otas|ota1)?[_.]?[0-9a-f]{0,33}[_.]?[-_0-9A-Za-z]{0,56}[.]?[a-z2-7]{0,53}") {
             if let Ok(token) = text.parse::<BearerToken>() {
                 prop_assert_eq!(token.to_string(), text.clone());
             }
