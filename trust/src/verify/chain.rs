@@ -448,19 +448,17 @@ fn fits(bytes: &[u8], role: Role) -> Result<(), TrustError> {
     Ok(metadata::fits(bytes, role.as_str(), role.max_bytes())?)
 }
 
-/// The version that a document says it has.
+/// The version that a document says it has. Of a member that comes twice the last counts, as it does where signatures are
+/// verified.
 fn version_of(bytes: &[u8]) -> Result<u64, TrustError> {
     #[derive(Deserialize)]
     struct Document {
-        signed: Signed,
-    }
-    #[derive(Deserialize)]
-    struct Signed {
-        version: u64,
+        signed: serde_json::Map<String, serde_json::Value>,
     }
     let document: Document =
         serde_json::from_slice(bytes).map_err(|error| Fault::Arbitrary.because(error.to_string()))?;
-    Ok(document.signed.version)
+    let version = document.signed.get("version").and_then(serde_json::Value::as_u64);
+    version.ok_or_else(|| Fault::Arbitrary.because("its version is no whole number"))
 }
 
 fn versions(snapshot: &sigstore_tuf::Snapshot) -> BTreeMap<String, u64> {
