@@ -3,7 +3,10 @@
 use chrono::TimeDelta;
 use ota_agent::{machine::Outcome, status::Status};
 use ota_proto::device::v1::CheckInResponse;
-use ota_trust::Fault;
+use ota_trust::{
+    Fault,
+    metadata::{Freshness, sign},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -65,6 +68,18 @@ async fn orders_that_have_expired_are_not_carried_out_and_what_runs_goes_on() {
     fleet.assign_to(name, &fleet.publish("2.0.0").await).await;
     let order = fleet.withheld_from(async { drop(device.call().await) }).await;
     device.set_time(device.now() + TimeDelta::hours(25));
+    // Whoever has the director's key can answer the nonce, and nothing is wrong with the order but its age.
+    let (keys, device_now, held) = (fleet.keys().await, device.now(), device.trusted().versions());
+    let (late, id) = (order.clone(), device.device());
+    fleet.impostor.lies().check_in.tell(move |asked, _| {
+        let nonce = asked.request.nonce.to_vec();
+        let proof = Freshness { device: id, nonce, director_version: held.director.targets + 1, time: device_now };
+        let mut answer = late.clone();
+        let metadata = answer.metadata.as_mut().expect("metadata with an order");
+        metadata.freshness = sign(&proof, &[&keys.director]).expect("a signature").into();
+        Ok(answer)
+    });
+    assert_eq!(device.call().await.expect("an answer").fault, Some(Fault::Freeze));
     fleet.replay(order.clone());
     assert_eq!(device.call().await.expect("an answer").fault, Some(Fault::Freeze));
     fleet.replay(CheckInResponse { metadata: None, ..order });
