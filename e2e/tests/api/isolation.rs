@@ -162,7 +162,7 @@ async fn ids_are_worth_nothing_without_the_key() {
     let admin = server.admin();
     let (victim, attacker) = (admin.enroll().await, admin.enroll().await);
     let session = attacker.bearer();
-    let (_, proof) = session.token().unwrap().rsplit_once('_').unwrap();
+    let proof = session.token().unwrap().splitn(3, '_').nth(2).unwrap();
     let id = victim.id().replace('-', "");
     for token in
         [format!("otas_{id}_{proof}"), format!("otas_{id}_"), format!("otas_{id}"), format!("ota_{id}_{proof}")]

@@ -140,9 +140,9 @@ async fn callers(server: &TestServer) -> Vec<Caller> {
 
 /// The id of one credential with the secret of another.
 fn swap_secret(id: &Bearer, secret: &Bearer) -> Bearer {
-    let (id, _) = id.token().unwrap().rsplit_once('_').unwrap();
-    let (_, secret) = secret.token().unwrap().rsplit_once('_').unwrap();
-    Bearer::new(&format!("{id}_{secret}"))
+    let parts = |bearer: &Bearer| bearer.token().unwrap().splitn(3, '_').map(str::to_owned).collect::<Vec<_>>();
+    let (id, secret) = (parts(id), parts(secret));
+    Bearer::new(&format!("{}_{}_{}", id[0], id[1], secret[2]))
 }
 
 /// What the gate said of a call. What a handler says, and an open stream, are its letting through.
