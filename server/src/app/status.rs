@@ -33,10 +33,8 @@ pub struct Status {
 /// # Errors
 /// When the database does not answer.
 pub async fn get(app: &App, caller: &Caller, now: DateTime<Utc>) -> Result<Status> {
-    let mut connection = app.pool.acquire().await?;
-    let devices = db::status::devices(&mut connection, devices::online_since(app, now), caller.scope()).await?;
-    let work = db::status::work(&mut connection, caller.scope()).await?;
-    let (trust_mode, expiring) = trust::warnings(&mut connection, now).await?;
+    let Stored { devices, work, trust_mode, expiries } = look_up(app, caller.scope(), now).await?;
+    let expiring = expiries.iter().filter_map(|expiry| trust::warning(expiry, now));
     let warnings = warnings(app, &devices).into_iter().chain(expiring).collect();
     Ok(Status { devices, work, trust_mode, warnings })
 }
@@ -46,9 +44,13 @@ pub async fn get(app: &App, caller: &Caller, now: DateTime<Utc>) -> Result<Statu
 /// # Errors
 /// When the database does not answer.
 pub async fn stored(app: &App, now: DateTime<Utc>) -> Result<Stored> {
-    let (mut connection, everything) = (app.pool.acquire().await?, Scope::default());
-    let devices = db::status::devices(&mut connection, devices::online_since(app, now), &everything).await?;
-    let work = db::status::work(&mut connection, &everything).await?;
+    look_up(app, &Scope::default(), now).await
+}
+
+async fn look_up(app: &App, scope: &Scope, now: DateTime<Utc>) -> Result<Stored> {
+    let mut connection = app.pool.acquire().await?;
+    let devices = db::status::devices(&mut connection, devices::online_since(app, now), scope).await?;
+    let work = db::status::work(&mut connection, scope).await?;
     let (trust_mode, expiries) = trust::expiries(&mut connection).await?;
     Ok(Stored { devices, work, trust_mode, expiries })
 }

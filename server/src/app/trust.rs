@@ -22,7 +22,7 @@ pub use orders::{Asked, Export, Held, Remembered, Update, export, update};
 pub use published::Published;
 pub use roots::{NewRoots, add_targets_key, publish_roots};
 pub use rotation::{Rotated, RotatedKey, rotate};
-pub use status::{KeyStatus, RoleStatus, TrustStatus, document, expiries, status, warnings};
+pub use status::{KeyStatus, RoleStatus, TrustStatus, document, expiries, status, warning};
 pub use targets::publish_targets;
 pub use upkeep::keep_fresh;
 

@@ -109,15 +109,6 @@ pub async fn document(app: &App, repository: Repository, role: &str, version: Op
     })
 }
 
-/// Who holds the root keys, and what a person should know of documents that run out.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn warnings(connection: &mut PgConnection, now: DateTime<Utc>) -> Result<(Mode, Vec<String>)> {
-    let (mode, expiries) = expiries(connection).await?;
-    Ok((mode, expiries.iter().filter_map(|expiry| warning(expiry, now)).collect()))
-}
-
 /// Who holds the root keys, and when each role's newest document runs out.
 ///
 /// # Errors
@@ -127,7 +118,9 @@ pub async fn expiries(connection: &mut PgConnection) -> Result<(Mode, Vec<Expiry
     Ok((mode, db::trust_metadata::expiries(connection).await?))
 }
 
-fn warning(expiry: &Expiry, now: DateTime<Utc>) -> Option<String> {
+/// What a person should know of a document that runs out, if anything.
+#[must_use]
+pub fn warning(expiry: &Expiry, now: DateTime<Utc>) -> Option<String> {
     let what = format!("The {} repository's {}", expiry.repository.as_str(), expiry.role);
     let left = expiry.expires_at - now;
     // What the server signs itself lives shorter than the warning's time: it is told of only when that has failed.
