@@ -93,6 +93,21 @@ pub fn services(
     Ok(Gate::new(app.clone(), router))
 }
 
+/// What is served on each connection: the gate, or what is measured against it.
+pub trait Services:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Services for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// How connections are served.
 #[derive(Debug)]
 pub struct Settings<S> {
@@ -109,11 +124,7 @@ pub struct Settings<S> {
 /// Serves until `stopping` fires; then takes no new calls and waits `drain` for those in progress.
 pub async fn serve<S>(listener: TcpListener, settings: Settings<S>, stopping: CancellationToken, drain: Duration)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Services,
 {
     let (settings, handshakes) = (Arc::new(settings), Arc::new(Semaphore::new(MAX_HANDSHAKES)));
     let mut connections = JoinSet::new();

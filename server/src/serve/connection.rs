@@ -27,9 +27,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tower::{Service, ServiceExt as _, service_fn};
+use tower::{ServiceExt as _, service_fn};
 
-use super::{Settings, batched::Batched, delivered::Delivered, lingering::Lingering, paced::Paced};
+use super::{Services, Settings, batched::Batched, delivered::Delivered, lingering::Lingering, paced::Paced};
 use crate::{
     auth::{Connection, PeerAddress},
     ca::PeerIdentity,
@@ -64,11 +64,7 @@ pub(super) async fn run<S>(
     stopping: CancellationToken,
     handshaking: OwnedSemaphorePermit,
 ) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Services,
 {
     let Some(tls) = settings.tls.clone() else {
         drop(handshaking);
@@ -136,11 +132,7 @@ async fn serve<S>(
     settings: &Settings<S>,
     stopping: &CancellationToken,
 ) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Services,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
