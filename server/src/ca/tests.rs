@@ -7,15 +7,15 @@ use super::*;
 const DEVICE: DeviceId = DeviceId(Uuid::from_u128(0x01890a5d_ac96_774b_bcce_b302099a8057));
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
-fn now() -> DateTime<Utc> {
+pub(super) fn now() -> DateTime<Utc> {
     "2026-11-21T12:00:00Z".parse().unwrap()
 }
 
-fn p256() -> KeyPair {
+pub(super) fn p256() -> KeyPair {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
 }
 
-fn authority() -> Authority {
+pub(super) fn authority() -> Authority {
     let key = p256();
     let certificate = authority_certificate(&key, [1; 16], now()).unwrap();
     Authority::open(certificate, &key.serialize_der().into()).unwrap()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{TimeDelta, Utc};
-use ota_e2e::{Operator, TestServer, assert_refused, assert_violates, operator::unique_payload, signing};
+use ota_e2e::{Operator, TestDevice, TestServer, assert_refused, assert_violates, operator::unique_payload, signing};
 use ota_proto::admin::v1::{
     self as admin, GetTrustStatusRequest, PublishRootsRequest, Repository, RotateServerKeyRequest, TrustMode,
 };
@@ -12,6 +12,7 @@ use ota_server::{
     auth::Caller,
 };
 use ota_trust::{
+    device::Trusted,
     image::Catalog,
     key::{PrivateKey, PublicKey, Signer},
     metadata::{self, Mode, Role, Root},
@@ -33,6 +34,19 @@ async fn key_names(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar("SELECT name FROM server_key ORDER BY name").fetch_all(pool).await.unwrap()
 }
 
+/// What the device trusts once it took the next release, which it believes.
+async fn followed(admin: &Operator, device: &TestDevice, trusted: Trusted, round: u8) -> Trusted {
+    let release = admin.publish("app", &format!("{round}.0.0"), &unique_payload(100)).await;
+    admin.assign(&release, &[device]).await;
+    let granted = device.granted().await;
+    let answer = check_in(device, &trusted, &[round; 16]).await;
+    let trusted = trusted.update(&update(&answer.metadata.unwrap()), Some(&[round; 16]), Utc::now()).unwrap();
+    trusted.authorize(&order(&granted), Utc::now()).unwrap();
+    // Else a replica, which hears of the next assignment a little later, would bring this one again.
+    device.complete(&granted).await;
+    trusted
+}
+
 #[tokio::test]
 async fn every_key_of_the_servers_can_be_replaced_and_devices_follow() {
     let server = TestServer::start().await;
@@ -49,14 +63,7 @@ async fn every_key_of_the_servers_can_be_replaced_and_devices_follow() {
         let rotated = Role::ALL.into_iter().find(|one| one.as_str() == role).unwrap();
         assert_eq!(after.keys_of(rotated).map(|key| key.id().to_string()).collect::<Vec<_>>(), [made]);
 
-        let release = admin.publish("app", &format!("{round}.0.0"), &unique_payload(100)).await;
-        admin.assign(&release, &[&device]).await;
-        let granted = device.granted().await;
-        let answer = check_in(&device, &trusted, &[round; 16]).await;
-        trusted = trusted.update(&update(&answer.metadata.unwrap()), Some(&[round; 16]), Utc::now()).unwrap();
-        trusted.authorize(&order(&granted), Utc::now()).unwrap();
-        // Else the replica, which hears of the next assignment a little later, would bring this one again.
-        device.complete(&granted).await;
+        trusted = followed(&admin, &device, trusted, round).await;
     }
     let request = RotateServerKeyRequest { repository: Repository::Image.into(), role: "targets".to_owned() };
     assert_violates(&admin.trust().rotate_server_key(request).await.unwrap_err(), "role");
@@ -191,13 +198,7 @@ async fn a_key_made_for_operators_waits_for_the_root_that_names_it() {
         publish(next(&roles)).await.unwrap();
         assert_eq!(key_names(server.pool()).await, before, "a key that waited is left");
 
-        let release = admin.publish("app", &format!("{round}.0.0"), &unique_payload(100)).await;
-        admin.assign(&release, &[&device]).await;
-        let granted = device.granted().await;
-        let answer = check_in(&device, &trusted, &[round; 16]).await;
-        trusted = trusted.update(&update(&answer.metadata.unwrap()), Some(&[round; 16]), Utc::now()).unwrap();
-        trusted.authorize(&order(&granted), Utc::now()).unwrap();
-        device.complete(&granted).await;
+        trusted = followed(&admin, &device, trusted, round).await;
     }
 }
 

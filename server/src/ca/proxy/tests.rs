@@ -1,26 +1,15 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::CertificateParams;
 
 use super::*;
-use crate::ca::{Authority, authority_certificate};
+use crate::ca::{
+    Authority,
+    tests::{authority, now, p256},
+};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
-
-fn now() -> DateTime<Utc> {
-    "2026-11-21T12:00:00Z".parse().unwrap()
-}
-
-fn p256() -> KeyPair {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
-}
-
-fn authority() -> Authority {
-    let key = p256();
-    let certificate = authority_certificate(&key, [1; 16], now()).unwrap();
-    Authority::open(certificate, &key.serialize_der().into()).unwrap()
-}
 
 fn judge(authority: &Authority, names: &[&str]) -> ProxyJudge {
     let names = names.iter().map(|name| name.parse().unwrap()).collect();
