@@ -98,9 +98,7 @@ impl Authority {
     /// Returns its certificate in PEM.
     #[must_use]
     pub fn to_pem(&self) -> String {
-        let text = data_encoding::BASE64.encode(&self.certificate);
-        let lines: String = text.as_bytes().chunks(64).map(|line| format!("{}\n", line.escape_ascii())).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
+        pem(&self.certificate)
     }
 
     /// Signs a certificate for a device. `serial` is random.
@@ -171,6 +169,14 @@ pub fn authority_certificate(
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params.self_signed(key)?.der().clone())
+}
+
+/// Writes a certificate in PEM.
+#[must_use]
+pub fn pem(certificate: &[u8]) -> String {
+    let text = data_encoding::BASE64.encode(certificate);
+    let lines: String = text.as_bytes().chunks(64).map(|line| format!("{}\n", line.escape_ascii())).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
 }
 
 fn leaf(common_name: &str, serial: [u8; 16], now: DateTime<Utc>, lifetime: Duration) -> CertificateParams {

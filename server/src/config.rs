@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{
     auth::{Network, limits::Rate, oidc},
@@ -10,12 +10,41 @@ use crate::{
     tls,
 };
 
+/// Who brings the schema up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Schema {
+    /// This server, when it starts.
+    Migrate,
+    /// Somebody else; this server waits.
+    Wait,
+}
+
 /// Where things are and how they are done.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     /// Postgres to use. Without it the server runs a private one inside the data directory.
-    #[arg(long, global = true, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        conflicts_with = "database_url_file"
+    )]
     pub database_url: Option<String>,
+
+    /// File with the URL of the Postgres to use: nobody then reads its password in the list of processes.
+    #[arg(long, global = true, env = "OTA_DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
+
+    /// File with the password for a Postgres whose URL has none. Files with secrets are read at the start.
+    #[arg(long, global = true, env = "OTA_DATABASE_PASSWORD_FILE", value_name = "FILE")]
+    pub database_password_file: Option<PathBuf>,
+
+    /// Who brings the database's schema up to date: this server when it starts, or somebody else (`ota-server migrate`), for
+    /// whom it then waits.
+    #[arg(long, global = true, env = "OTA_SCHEMA", default_value = "migrate")]
+    pub schema: Schema,
 
     /// Folder for what the server keeps on this machine: the private Postgres, payloads, the first admin token.
     #[arg(long, global = true, env = "OTA_DATA_DIR", value_name = "DIR", default_value_os_t = default_data_dir())]
@@ -57,10 +86,35 @@ pub struct Config {
     #[arg(long, global = true, env = "OTA_CALL_RATE", value_name = "CALLS/TIME", default_value = "10000/10s")]
     pub call_rate: Rate,
 
+    /// File with the token to make the first admin with, when the database has no token at all; read at no other time. Of the
+    /// form that `ota-server admin-token` prints. Without it the server makes one and leaves it in the data directory.
+    #[arg(long, global = true, env = "OTA_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+
     /// Where payloads are kept: a folder, or s3://bucket/prefix (with AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID and
     /// AWS_SECRET_ACCESS_KEY in the environment). Default: `blobs` in the data directory.
     #[arg(long, global = true, env = "OTA_BLOB_STORE", value_name = "FOLDER|URL")]
     pub blob_store: Option<String>,
+
+    /// File with the id of the access key for the object store, in the place of AWS_ACCESS_KEY_ID.
+    #[arg(
+        long,
+        global = true,
+        env = "OTA_S3_ACCESS_KEY_ID_FILE",
+        value_name = "FILE",
+        requires = "s3_secret_access_key_file"
+    )]
+    pub s3_access_key_id_file: Option<PathBuf>,
+
+    /// File with the secret of the access key for the object store, in the place of AWS_SECRET_ACCESS_KEY.
+    #[arg(
+        long,
+        global = true,
+        env = "OTA_S3_SECRET_ACCESS_KEY_FILE",
+        value_name = "FILE",
+        requires = "s3_access_key_id_file"
+    )]
+    pub s3_secret_access_key_file: Option<PathBuf>,
 
     /// File with the key that seals the server's private keys in the database: 32 bytes, as they are, in base64 or in
     /// hexadecimal digits. All servers on a database need the same. Made at the first start. Default:
@@ -91,7 +145,12 @@ pub struct Config {
     #[arg(long, global = true, env = "OTA_MAX_CONNECTION_AGE", value_name = "TIME", default_value = "1h", value_parser = parse_age)]
     pub max_connection_age: Duration,
 
-    /// How long a stopping server waits for calls in progress.
+    /// How long a server that is told to stop says that it is not ready and goes on as before, so that load balancers send
+    /// callers elsewhere. Told a second time, it waits no longer.
+    #[arg(long, global = true, env = "OTA_STOP_DELAY", value_name = "TIME", default_value = "0s", value_parser = parse_time)]
+    pub stop_delay: Duration,
+
+    /// How long a stopping server then waits for calls in progress.
     #[arg(long, global = true, env = "OTA_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = parse_time)]
     pub drain_timeout: Duration,
 
@@ -101,6 +160,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether the operator named a Postgres.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        self.database_url.is_some() || self.database_url_file.is_some()
+    }
+
     /// Where the key is that seals the server's private keys.
     #[must_use]
     pub fn key_file(&self) -> PathBuf {

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod metrics;
 pub mod postgres;
 pub mod reconcile;
+pub mod secret_file;
 pub mod serve;
 pub mod server;
 pub mod tls;

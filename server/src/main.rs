@@ -3,16 +3,16 @@
 use std::{error::Error, io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use chrono::Utc;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, builder::Resettable};
 use ota_server::{
-    app,
-    config::Config,
+    app, ca,
+    config::{Config, Schema},
     keys,
     serve::READINESS,
     server::{AUTHORITY_FILE, Database, Server, StartError},
 };
 use ota_tls::{Connector, DefaultTimeProvider, IdentitySlot, SeenCertificates, ServerTrust};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tracing_subscriber::EnvFilter;
@@ -44,6 +44,7 @@ Examples:
   ota-server                                          a server with everything in its data directory
   ota-server --data-dir ./scratch --listen 127.0.0.1:0
   ota-server --database-url postgres://ota@db/ota --blob-store s3://payloads/ota
+  ota-server authority > ca.pem                       for otactl login --ca-file
   ota-server healthcheck                              exit 0 when the server at --listen is ready";
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +61,9 @@ enum Command {
         #[arg(default_value = "admin")]
         name: String,
     },
+    /// Print the certificate of the server's own authority in PEM, for clients to check the server with. Needs the database,
+    /// not the server.
+    Authority,
     /// Seal the server's private keys under a new key-encryption key. Needs the database; stop every server on it first.
     ///
     /// Without --new-key-file the new key takes the place of --key-file, and the old one stays beside it for backups of the
@@ -81,7 +85,10 @@ enum LogFormat {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::from_arg_matches(&given_variables(Cli::command()).get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     if let Err(error) = start_logging(&cli.log, cli.log_format) {
         eprintln!("error: --log: {error}");
         return ExitCode::from(2);
@@ -91,6 +98,7 @@ async fn main() -> ExitCode {
         Some(Command::Migrate) => migrate(&cli.config).await,
         Some(Command::Healthcheck) => return healthcheck(&cli.config).await,
         Some(Command::AdminToken { name }) => admin_token(&cli.config, &name).await,
+        Some(Command::Authority) => authority(&cli.config).await,
         Some(Command::RotateKeyEncryptionKey { new_key_file }) => {
             rotate_key_encryption_key(&cli.config, new_key_file).await
         }
@@ -105,6 +113,14 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Takes an empty variable for one that is not there: orchestrators and shells write it where nothing is to be said.
+fn given_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
+        let empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        if empty { arg.env(Resettable::Reset) } else { arg }
+    })
 }
 
 /// What went wrong, and what the operator can do about it.
@@ -152,28 +168,26 @@ fn start_logging(filter: &str, format: LogFormat) -> Result<(), tracing_subscrib
 
 async fn serve(config: &Config) -> Result<(), Failure> {
     let stopping = CancellationToken::new();
-    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let told_to_stop = async move {
-        tokio::select! {
-            _ = interrupted.recv() => {}
-            _ = terminated.recv() => {}
-        }
-    };
-    tokio::pin!(told_to_stop);
-
+    let mut told = ToldToStop::new()?;
     let start = Server::start(config, stopping.clone());
     tokio::pin!(start);
     let mut server = tokio::select! {
         server = &mut start => server?,
-        () = &mut told_to_stop => {
+        () = told.once() => {
             stopping.cancel();
-            start.await?.stop().await;
-            return Ok(());
+            return match start.await {
+                Ok(server) => {
+                    server.stop().await;
+                    Ok(())
+                }
+                Err(StartError::Stopped) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
         }
     };
     announce(&server, config);
     let failed = tokio::select! {
-        () = &mut told_to_stop => false,
+        () = told.once() => withdraw(&mut server, config.stop_delay, &mut told).await,
         () = server.database_died() => true,
     };
     tracing::info!("stopping: calls in progress may finish");
@@ -187,11 +201,45 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Lets load balancers notice that the server goes. Answers whether the database died meanwhile.
+async fn withdraw(server: &mut Server, delay: Duration, told: &mut ToldToStop) -> bool {
+    if delay.is_zero() {
+        return false;
+    }
+    tracing::info!(?delay, "not ready from now on: stopping after the delay, or when told again");
+    server.withdraw();
+    tokio::select! {
+        () = tokio::time::sleep(delay) => false,
+        () = told.once() => false,
+        () = server.database_died() => true,
+    }
+}
+
+/// The signals that mean: stop.
+struct ToldToStop {
+    interrupted: Signal,
+    terminated: Signal,
+}
+
+impl ToldToStop {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupted: signal(SignalKind::interrupt())?, terminated: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one.
+    async fn once(&mut self) {
+        tokio::select! {
+            _ = self.interrupted.recv() => {}
+            _ = self.terminated.recv() => {}
+        }
+    }
+}
+
 /// Says where the server is and what to do next. The address alone goes to standard output, for scripts.
 fn announce(server: &Server, config: &Config) {
     let url = url(config, server.address);
     println!("{url}");
-    let database = if config.database_url.is_some() { "the Postgres you named" } else { "a Postgres of its own" };
+    let database = if config.has_database() { "the Postgres you named" } else { "a Postgres of its own" };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %url, data_dir = %config.data_dir.display(), "serving with {database}");
     if let Some(address) = server.metrics_address {
         tracing::info!("metrics are at http://{address}/metrics");
@@ -214,7 +262,9 @@ fn url(config: &Config, address: SocketAddr) -> String {
 }
 
 async fn migrate(config: &Config) -> Result<(), Failure> {
-    Database::open(config, &CancellationToken::new()).await?.close().await;
+    // Whatever servers are told: this is the somebody else for whom they wait.
+    let config = Config { schema: Schema::Migrate, ..config.clone() };
+    Database::open(&config, &CancellationToken::new()).await?.close().await;
     eprintln!("The schema is current.");
     Ok(())
 }
@@ -224,6 +274,14 @@ async fn admin_token(config: &Config, name: &str) -> Result<(), Failure> {
     let token = app::access::create_admin(&database.pool, name, Utc::now()).await;
     database.close().await;
     println!("{}", token.map_err(|error| Failure { error: error.into(), hint: None })?);
+    Ok(())
+}
+
+async fn authority(config: &Config) -> Result<(), Failure> {
+    let database = Database::connect(config).await?;
+    let certificate = keys::authority_certificate(&database.pool).await;
+    database.close().await;
+    print!("{}", ca::pem(&certificate?));
     Ok(())
 }
 
@@ -281,8 +339,6 @@ async fn healthcheck(config: &Config) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -23,6 +23,7 @@ use ota_proto::{
     },
     device::v1::{enrollment_service_server::EnrollmentServiceServer, update_service_server::UpdateServiceServer},
 };
+use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -162,19 +163,19 @@ where
     connections.shutdown().await;
 }
 
-/// Tells load balancers and supervisors how this replica is, until the server stops.
-pub async fn report_health(app: App, reporter: HealthReporter) {
+/// Tells load balancers and supervisors how this replica is, until `leaving` fires: then it is not ready any more.
+pub async fn report_health(pool: PgPool, reporter: HealthReporter, leaving: CancellationToken) {
     const INTERVAL: Duration = Duration::from_secs(5);
     use tonic_health::ServingStatus::{NotServing, Serving};
-    let stopping = app.fleet.stopping();
     reporter.set_service_status(LIVENESS, Serving).await;
     let mut ticks = tokio::time::interval(INTERVAL);
     loop {
         tokio::select! {
-            () = stopping.cancelled() => break,
+            () = leaving.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        let ready = if crate::db::ping(&app.pool).await.is_ok() { Serving } else { NotServing };
+        let Some(answer) = leaving.run_until_cancelled(crate::db::ping(&pool)).await else { break };
+        let ready = if answer.is_ok() { Serving } else { NotServing };
         reporter.set_service_status(READINESS, ready).await;
         reporter.set_service_status("", ready).await;
     }

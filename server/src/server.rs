@@ -5,154 +5,32 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use chrono::Utc;
-use sqlx::{PgPool, migrate::MigrateError, postgres::PgConnectOptions};
+use ota_domain::secret::BearerToken;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{self, App, Settings},
+    app::{self, App, Settings, access::NewToken},
     auth::{TrustedProxies, limits::Limits, oidc},
     blobs::{self, Blobs},
     config::Config,
-    db,
     fleet::Fleet,
-    keys::{self, Keyring},
-    postgres::{self, Cluster, Durability},
-    reconcile, serve,
-    tls::{Tls, TlsError},
+    keys::Keyring,
+    reconcile, secret_file, serve,
+    tls::Tls,
 };
+
+mod database;
+mod error;
+
+pub use database::Database;
+pub use error::StartError;
 
 /// Where the authority's certificate is, in the data directory.
 pub const AUTHORITY_FILE: &str = "ca.pem";
-
-/// How long to wait before a database that does not answer is asked again at start.
-const DATABASE_RETRY: Duration = Duration::from_secs(2);
-
-/// Why the server did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address beyond this machine without encryption.
-    #[error("{0} is reachable from other machines, and nothing is encrypted")]
-    ListenInsecure(SocketAddr),
-    /// The database URL cannot be read.
-    #[error("the database URL is not valid")]
-    DatabaseUrl(#[source] sqlx::Error),
-    /// The data directory cannot be made or used.
-    #[error("the data directory {} cannot be used", .0.display())]
-    DataDir(PathBuf, #[source] io::Error),
-    /// The private Postgres does not start.
-    #[error("the private Postgres does not start")]
-    Postgres(#[source] postgres::StartError),
-    /// The schema cannot be brought up to date.
-    #[error("the database's schema cannot be brought up to date")]
-    Migrate(#[source] MigrateError),
-    /// The server's keys are not to be had.
-    #[error("the server's keys are not to be had")]
-    Keys(#[source] keys::OpenError),
-    /// The blob store cannot be opened.
-    #[error("the blob store {0} cannot be opened")]
-    Blobs(String, #[source] blobs::OpenError),
-    /// The address is taken or not ours.
-    #[error("cannot listen on {0}")]
-    Listen(SocketAddr, #[source] io::Error),
-    /// The first admin token cannot be made.
-    #[error("the first admin token cannot be made")]
-    FirstAdmin(#[source] app::Error),
-    /// Connections cannot be encrypted.
-    #[error("connections cannot be encrypted")]
-    Tls(#[source] TlsError),
-    /// The identity provider cannot be used as configured.
-    #[error("people cannot log in at the identity provider")]
-    Oidc(#[source] oidc::ProviderError),
-    /// The services cannot be put together.
-    #[error("the services cannot be put together")]
-    Services(#[source] tonic_reflection::server::Error),
-    /// Told to stop before it had started.
-    #[error("stopped while starting")]
-    Stopped,
-}
-
-impl StartError {
-    /// What the operator can do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::ListenInsecure(_) => Some(
-                "leave --no-tls out, listen on 127.0.0.1, or say --insecure-listen on a network in which nobody listens",
-            ),
-            Self::DatabaseUrl(_) => Some("write postgres://user:password@host:5432/database"),
-            Self::DataDir(..) => Some("name a folder of your own with --data-dir"),
-            Self::Postgres(_) => Some("or use a Postgres of your own with --database-url"),
-            Self::Migrate(_) => {
-                Some("a database that a newer server has used needs that server's version or a newer one")
-            }
-            Self::Keys(error) => error.hint(),
-            Self::Blobs(..) => Some("--blob-store takes a folder or s3://bucket/prefix"),
-            Self::Listen(..) => Some("another server may be running; choose another address with --listen"),
-            Self::Tls(error) => error.hint(),
-            Self::Oidc(error) => error.hint(),
-            Self::FirstAdmin(_) | Self::Services(_) | Self::Stopped => None,
-        }
-    }
-}
-
-/// A database that is ready for the server: its schema is current.
-#[derive(Debug)]
-pub struct Database {
-    /// Connections to it.
-    pub pool: PgPool,
-    /// The private cluster behind it, when there is one.
-    pub cluster: Option<Cluster>,
-}
-
-impl Database {
-    /// Connects to the configured Postgres or starts the private one, and brings the schema up to date. Waits for a
-    /// Postgres that does not answer yet.
-    ///
-    /// # Errors
-    /// When the private one does not start, a migration fails, or `stopping` fires first.
-    pub async fn open(config: &Config, stopping: &CancellationToken) -> Result<Self, StartError> {
-        let (options, cluster) = match &config.database_url {
-            Some(url) => (url.parse::<PgConnectOptions>().map_err(StartError::DatabaseUrl)?, None),
-            None => {
-                let folder = config.data_dir.join("postgres");
-                let cluster = Cluster::start(&folder, Durability::Full).await.map_err(StartError::Postgres)?;
-                (cluster.connect_options(), Some(cluster))
-            }
-        };
-        let pool = db::pool(options, config.database_connections);
-        let database = Self { pool, cluster };
-        loop {
-            let error = match db::MIGRATOR.run(&database.pool).await {
-                Ok(()) => return Ok(database),
-                Err(MigrateError::Execute(error)) if app::is_outage(&error) => error,
-                Err(error) => {
-                    database.close().await;
-                    return Err(StartError::Migrate(error));
-                }
-            };
-            tracing::warn!(%error, "the database does not answer; trying again");
-            if stopping.run_until_cancelled(tokio::time::sleep(DATABASE_RETRY)).await.is_none() {
-                database.close().await;
-                return Err(StartError::Stopped);
-            }
-        }
-    }
-
-    /// Closes the connections and stops the private cluster.
-    pub async fn close(self) {
-        self.pool.close().await;
-        if let Some(cluster) = self.cluster
-            && let Err(error) = cluster.stop().await
-        {
-            tracing::error!(%error, "the private Postgres did not stop as asked");
-        }
-    }
-}
 
 /// A running server.
 #[derive(Debug)]
@@ -167,6 +45,8 @@ pub struct Server {
     pub admin_token_file: Option<PathBuf>,
     database: Database,
     stopping: CancellationToken,
+    /// Fires when the server is not ready any more: with `stopping`, or before.
+    leaving: CancellationToken,
     tasks: JoinSet<()>,
 }
 
@@ -187,11 +67,13 @@ impl Server {
         let oidc = config.oidc.provider().map_err(StartError::Oidc)?.map(Arc::new);
         std::fs::create_dir_all(&config.data_dir)
             .map_err(|error| StartError::DataDir(config.data_dir.clone(), error))?;
+        let leaving = stopping.child_token();
         let database = Database::open(config, &stopping).await?;
-        match Self::start_on(config, oidc, &database, &stopping).await {
+        let started = stopping.run_until_cancelled(Self::start_on(config, oidc, &database, &stopping, &leaving)).await;
+        match started.unwrap_or(Err(StartError::Stopped)) {
             Ok((addresses, app, admin_token_file, tasks)) => {
                 let Addresses { grpc: address, metrics: metrics_address } = addresses;
-                Ok(Self { address, metrics_address, app, admin_token_file, database, stopping, tasks })
+                Ok(Self { address, metrics_address, app, admin_token_file, database, stopping, leaving, tasks })
             }
             Err(error) => {
                 database.close().await;
@@ -205,12 +87,13 @@ impl Server {
         oidc: Option<Arc<oidc::Provider>>,
         database: &Database,
         stopping: &CancellationToken,
+        leaving: &CancellationToken,
     ) -> Result<(Addresses, App, Option<PathBuf>, JoinSet<()>), StartError> {
         let store = match &config.blob_store {
             Some(store) => store.clone(),
             None => config.data_dir.join("blobs").to_string_lossy().into_owned(),
         };
-        let blobs = Blobs::open(&store).map_err(|error| StartError::Blobs(store, error))?;
+        let blobs = Blobs::open(&store, s3_credentials(config)?).map_err(|error| StartError::Blobs(store, error))?;
         let keys = Keyring::open(&database.pool, &config.key_file(), Utc::now()).await.map_err(StartError::Keys)?;
         let forwarding = config.tls.forwarding(keys.authority()).map_err(StartError::Tls)?.map(Arc::new);
         let fleet = Fleet::new(database.pool.clone(), config.check_in_interval, stopping.clone());
@@ -244,7 +127,7 @@ impl Server {
         let listening = |error| StartError::Listen(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
-        let admin_token_file = first_admin(&app, &config.data_dir).await?;
+        let admin_token_file = first_admin(&app, config).await?;
 
         let metrics = match config.metrics_listen {
             Some(address) => {
@@ -259,7 +142,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&app.fleet).run());
         tasks.spawn(reconcile::run(app.clone(), stopping.clone()));
-        tasks.spawn(serve::report_health(app.clone(), reporter));
+        tasks.spawn(serve::report_health(app.pool.clone(), reporter, leaving.clone()));
         if let Some(listener) = metrics {
             tasks.spawn(serve::scrape::serve(listener, app.clone(), stopping.clone()));
         }
@@ -286,6 +169,11 @@ impl Server {
         }
     }
 
+    /// Says from now on that it is not ready, and goes on as before.
+    pub fn withdraw(&self) {
+        self.leaving.cancel();
+    }
+
     /// Stops: streams end, calls in progress finish, what is in memory is written, the database is closed.
     pub async fn stop(mut self) {
         self.stopping.cancel();
@@ -296,14 +184,43 @@ impl Server {
     }
 }
 
-/// Makes the first admin token of a fresh database and leaves it in the data directory.
-async fn first_admin(app: &App, data_dir: &Path) -> Result<Option<PathBuf>, StartError> {
-    let Some(token) = app::access::first_admin(app, Utc::now()).await.map_err(StartError::FirstAdmin)? else {
+/// Makes the first admin token of a database that has none, unless another server is faster: the one that the operator gave,
+/// or one that is left in the data directory. Answers with the file that holds it.
+async fn first_admin(app: &App, config: &Config) -> Result<Option<PathBuf>, StartError> {
+    if app::access::any_token(app).await.map_err(StartError::FirstAdmin)? {
+        return Ok(None);
+    }
+    let (file, token) = match &config.admin_token_file {
+        Some(file) => (file.clone(), given_token(file)?),
+        None => (config.data_dir.join("admin-token"), NewToken::random()),
+    };
+    if !app::access::first_admin(app, &token, Utc::now()).await.map_err(StartError::FirstAdmin)? {
+        return Ok(None);
+    }
+    if config.admin_token_file.is_none() {
+        write_private_file(&file, &token.to_string())
+            .map_err(|error| StartError::DataDir(config.data_dir.clone(), error))?;
+    }
+    Ok(Some(file))
+}
+
+/// Reads the token that the operator gave.
+fn given_token(file: &Path) -> Result<NewToken, StartError> {
+    match secret_file::read("--admin-token-file", file)?.parse() {
+        Ok(BearerToken::Api { token: id, secret }) => Ok(NewToken { id, secret }),
+        Ok(BearerToken::Session(_)) | Err(_) => Err(StartError::AdminToken(file.to_owned())),
+    }
+}
+
+/// Reads the credentials for the object store, when they are in files.
+fn s3_credentials(config: &Config) -> Result<Option<blobs::Credentials>, StartError> {
+    let (Some(id), Some(key)) = (&config.s3_access_key_id_file, &config.s3_secret_access_key_file) else {
         return Ok(None);
     };
-    let file = data_dir.join("admin-token");
-    write_private_file(&file, &token.to_string()).map_err(|error| StartError::DataDir(data_dir.to_owned(), error))?;
-    Ok(Some(file))
+    Ok(Some(blobs::Credentials {
+        access_key_id: secret_file::read("--s3-access-key-id-file", id)?,
+        secret_access_key: secret_file::read("--s3-secret-access-key-file", key)?,
+    }))
 }
 
 /// Leaves the authority's certificate in the data directory, for clients to check this server's with.

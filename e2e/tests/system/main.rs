@@ -10,5 +10,7 @@ mod keys;
 mod kill;
 mod login;
 mod memory;
+mod schema;
+mod secret_files;
 mod server_program;
 mod shutdown;

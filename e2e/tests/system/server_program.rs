@@ -102,6 +102,9 @@ async fn help_names_every_flag_and_its_variable() {
         ("--listen", "OTA_LISTEN"),
         ("--insecure-listen", "OTA_INSECURE_LISTEN"),
         ("--blob-store", "OTA_BLOB_STORE"),
+        ("--database-url-file", "OTA_DATABASE_URL_FILE"),
+        ("--schema", "OTA_SCHEMA"),
+        ("--stop-delay", "OTA_STOP_DELAY"),
     ] {
         assert!(help.contains(flag) && help.contains(variable), "{flag} or {variable} is not in\n{help}");
     }

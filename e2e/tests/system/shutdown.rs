@@ -2,10 +2,11 @@
 
 use std::{fs, path::Path, process::Stdio};
 
-use ota_e2e::{CountingProxy, process::ServerProcess};
+use ota_e2e::{CountingProxy, credential, eventually, process::ServerProcess};
 use rustix::process::{Pid, Signal, kill_process};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::fleet::{MIB, assert_installed, assign, enroll, make_folder, otactl, publish, succeeded, upload};
+use crate::fleet::{MIB, PATIENCE, assert_installed, assign, enroll, make_folder, otactl, publish, succeeded, upload};
 
 /// Above what is sent: messages, frames, other calls.
 const OVERHEAD: u64 = MIB;
@@ -117,4 +118,37 @@ async fn an_upload_goes_on_after_the_server_was_stopped_and_started() {
     assign(&server, "1.0.0", &agent.name()).await;
     assert!(agent.once().await.status.success());
     assert_installed(&agent, &folder);
+}
+
+/// What the server answers when it is asked whether it is ready.
+async fn readiness(server: &ServerProcess) -> ServingStatus {
+    let mut health = HealthClient::new(credential::connect(&server.url()));
+    let request = HealthCheckRequest { service: "readiness".to_owned() };
+    health.check(request).await.expect("an answer").into_inner().status()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_delay_is_not_ready_and_serves_until_it_is_told_again() {
+    let mut server = ServerProcess::start_with(&["--stop-delay", "1h"]).await;
+    eventually("the server is ready", PATIENCE, async || {
+        (readiness(&server).await == ServingStatus::Serving).then_some(())
+    })
+    .await;
+    server.process().signal(Signal::TERM);
+    eventually("the server says that it is not ready", PATIENCE, async || {
+        (readiness(&server).await == ServingStatus::NotServing).then_some(())
+    })
+    .await;
+    // Over a connection of its own.
+    server.admin().enroll().await;
+    assert_eq!(server.process().ended(), None);
+    let status = server.terminate().await;
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delay_ends_by_itself() {
+    let mut server = ServerProcess::start_with(&["--stop-delay", "10ms"]).await;
+    let status = server.terminate().await;
+    assert!(status.success(), "{status}");
 }

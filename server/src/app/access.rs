@@ -1,5 +1,7 @@
 //! Who may run the fleet: API tokens, and the check of those that callers show.
 
+use std::fmt;
+
 use chrono::{DateTime, Duration, Utc};
 use ota_domain::{
     ApiTokenId, Scope, Sha256Digest, Violations,
@@ -84,9 +86,10 @@ fn not_valid() -> Error {
 /// When the database does not answer.
 pub async fn create(app: &App, caller: &Caller, draft: Draft, now: DateTime<Utc>) -> Result<(ApiToken, BearerToken)> {
     let mut transaction = app.pool.begin().await?;
-    let made = insert(&mut transaction, caller, draft, now).await?;
+    let new = NewToken::random();
+    let token = insert(&mut transaction, caller, draft, &new, now).await?;
     transaction.commit().await?;
-    Ok(made)
+    Ok((token, new.bearer()))
 }
 
 /// Creates an admin's token for who can already reach the server's database, and may therefore do everything anyway.
@@ -94,48 +97,80 @@ pub async fn create(app: &App, caller: &Caller, draft: Draft, now: DateTime<Utc>
 /// # Errors
 /// When the name breaks its rule or the database does not answer.
 pub async fn create_admin(pool: &PgPool, display_name: &str, now: DateTime<Utc>) -> Result<BearerToken> {
-    let draft =
-        Draft::new(display_name.to_owned(), Some(Role::Admin), Scope::default(), None, now, Violations::default())?;
+    let draft = admin(display_name, now)?;
     let mut transaction = pool.begin().await?;
-    let (_, secret) = insert(&mut transaction, &Caller::server(), draft, now).await?;
+    let new = NewToken::random();
+    insert(&mut transaction, &Caller::server(), draft, &new, now).await?;
     transaction.commit().await?;
-    Ok(secret)
+    Ok(new.bearer())
 }
 
-/// Creates an admin's token when there is no token at all, so that a fresh server can be used. Of several replicas that
-/// start at once, one does.
+/// Whether there is any token, revoked and expired ones counted.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn first_admin(app: &App, now: DateTime<Utc>) -> Result<Option<String>> {
-    let mut transaction = app.pool.begin().await?;
-    if db::api_token::any_locked(&mut transaction).await? {
-        return Ok(None);
-    }
-    let secret = insert_admin(&mut transaction, FIRST_ADMIN, now).await?;
-    transaction.commit().await?;
-    Ok(Some(secret))
+pub async fn any_token(app: &App) -> Result<bool> {
+    Ok(db::api_token::any_locked(&mut *app.pool.begin().await?).await?)
 }
 
-async fn insert_admin(connection: &mut PgConnection, display_name: &str, now: DateTime<Utc>) -> Result<String> {
-    let draft =
-        Draft::new(display_name.to_owned(), Some(Role::Admin), Scope::default(), None, now, Violations::default())?;
-    let (_, secret) = insert(connection, &Caller::server(), draft, now).await?;
-    Ok(secret.to_string())
+/// Creates this token for an admin when there is no token at all, so that a fresh server can be used. Of several replicas
+/// that start at once, one does. Answers whether this one did.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn first_admin(app: &App, token: &NewToken, now: DateTime<Utc>) -> Result<bool> {
+    let mut transaction = app.pool.begin().await?;
+    if db::api_token::any_locked(&mut transaction).await? {
+        return Ok(false);
+    }
+    insert(&mut transaction, &Caller::server(), admin(FIRST_ADMIN, now)?, token, now).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+fn admin(display_name: &str, now: DateTime<Utc>) -> Result<Draft> {
+    let scope = Scope::default();
+    Ok(Draft::new(display_name.to_owned(), Some(Role::Admin), scope, None, now, Violations::default())?)
+}
+
+/// What is random in a token.
+#[derive(Debug)]
+pub struct NewToken {
+    /// Its name.
+    pub id: ApiTokenId,
+    /// What proves it.
+    pub secret: Secret,
+}
+
+impl NewToken {
+    /// Makes one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self { id: ApiTokenId(Uuid::now_v7()), secret: Secret(rand::random()) }
+    }
+
+    fn bearer(&self) -> BearerToken {
+        BearerToken::Api { token: self.id, secret: self.secret.clone() }
+    }
+}
+
+impl fmt::Display for NewToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bearer().fmt(f)
+    }
 }
 
 async fn insert(
     connection: &mut PgConnection,
     caller: &Caller,
     draft: Draft,
+    new: &NewToken,
     now: DateTime<Utc>,
-) -> Result<(ApiToken, BearerToken)> {
-    let token = draft.into_token(ApiTokenId(Uuid::now_v7()), now);
-    let secret = Secret(rand::random());
-    db::api_token::insert(connection, &token, hash(&secret)).await?;
+) -> Result<ApiToken> {
+    let token = draft.into_token(new.id, now);
+    db::api_token::insert(connection, &token, hash(&new.secret)).await?;
     record(connection, caller, Kind::ApiTokenCreated, &token).await?;
-    let secret = BearerToken::Api { token: token.id, secret };
-    Ok((token, secret))
+    Ok(token)
 }
 
 /// Lists tokens, newest first.

@@ -33,6 +33,14 @@ enum Store {
     Bucket(object::Bucket),
 }
 
+/// What an object store asks for.
+pub struct Credentials {
+    /// Who asks.
+    pub access_key_id: String,
+    /// What proves it.
+    pub secret_access_key: String,
+}
+
 /// The blob store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -54,15 +62,16 @@ pub enum OpenError {
 }
 
 impl Blobs {
-    /// Opens a folder, or with `s3://bucket/prefix` an object store whose credentials, region and endpoint are in the
-    /// `AWS_*` variables of the environment. An endpoint with `http://` is taken at its word.
+    /// Opens a folder, or with `s3://bucket/prefix` an object store whose region and endpoint are in the `AWS_*` variables
+    /// of the environment, and whose `credentials` are too when there are none here. An endpoint with `http://` is taken at
+    /// its word.
     ///
     /// # Errors
     /// When the folder cannot be made or the settings do not add up. Whether an object store answers is found out later.
-    pub fn open(spec: &str) -> std::result::Result<Self, OpenError> {
+    pub fn open(spec: &str, credentials: Option<Credentials>) -> std::result::Result<Self, OpenError> {
         let store = match spec.split_once("://") {
             None => Store::Folder(local::Folder::open(Path::new(spec))?),
-            Some(("s3", place)) => Store::Bucket(object::Bucket::open(place)?),
+            Some(("s3", place)) => Store::Bucket(object::Bucket::open(place, credentials)?),
             Some(_) => return Err(OpenError::Scheme(spec.to_owned())),
         };
         Ok(Self { store, uploads: TaskTracker::new() })

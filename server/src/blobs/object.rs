@@ -20,7 +20,7 @@ use object_store::{
 };
 use ota_domain::{Sha256Digest, release::Payload};
 
-use super::{Checkpoint, OpenError, Parts, Resumed, checkpoint::INTERVAL};
+use super::{Checkpoint, Credentials, OpenError, Parts, Resumed, checkpoint::INTERVAL};
 use crate::app::{Dependency, Error, Reason, Result};
 
 pub(super) use writer::Writer;
@@ -50,12 +50,15 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// `place` is what follows `s3://`.
-    pub(super) fn open(place: &str) -> std::result::Result<Self, OpenError> {
+    pub(super) fn open(place: &str, credentials: Option<Credentials>) -> std::result::Result<Self, OpenError> {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         if bucket.is_empty() {
             return Err(OpenError::Scheme(format!("s3://{place}")));
         }
-        let builder = AmazonS3Builder::from_env();
+        let mut builder = AmazonS3Builder::from_env();
+        if let Some(Credentials { access_key_id, secret_access_key }) = credentials {
+            builder = builder.with_access_key_id(access_key_id).with_secret_access_key(secret_access_key);
+        }
         let setting = |key| builder.get_config_value(&key).unwrap_or_default();
         let plain = setting(AmazonS3ConfigKey::Endpoint).starts_with("http://")
             || setting(AmazonS3ConfigKey::Client(object_store::ClientConfigKey::AllowHttp)) == "true";

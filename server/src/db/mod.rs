@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use sqlx::{
     ConnectOptions, PgPool,
-    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -30,14 +29,14 @@ pub mod presence;
 pub mod release;
 pub mod revocation;
 pub mod rollout;
+pub mod schema;
 pub mod selector;
 pub mod server_key;
 pub mod status;
 pub mod trust_metadata;
 pub mod upload;
 
-/// Every change of the schema, in order. Applied under Postgres' advisory lock, so that several replicas may start at once.
-pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+pub use schema::MIGRATOR;
 
 /// How long a request waits for a connection before it is told that the database does not answer.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,6 +53,13 @@ pub fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
 #[must_use]
 pub fn violates(error: &sqlx::Error, constraint: &str) -> bool {
     error.as_database_error().and_then(|error| error.constraint()) == Some(constraint)
+}
+
+/// Whether `error` says that a table is not there.
+#[must_use]
+pub fn is_undefined_table(error: &sqlx::Error) -> bool {
+    // https://www.postgresql.org/docs/current/errcodes-appendix.html
+    error.as_database_error().and_then(|error| error.code()).as_deref() == Some("42P01")
 }
 
 /// Asks the database for a sign of life.

@@ -219,6 +219,20 @@ impl Keyring {
     }
 }
 
+/// Reads the certificate of the authority, which is no secret: no key-encryption key is needed.
+///
+/// # Errors
+/// When the database does not give it, or has no keys yet.
+pub async fn authority_certificate(pool: &PgPool) -> Result<Vec<u8>, OpenError> {
+    let keys = match db::server_key::all(&mut *pool.acquire().await?).await {
+        // Nobody has made the tables either.
+        Err(error) if db::is_undefined_table(&error) => return Err(OpenError::NoKeys),
+        keys => keys?,
+    };
+    let authority = keys.into_iter().find(|key| key.name == KeyName::CertificateAuthority.as_str());
+    authority.and_then(|key| key.certificate).ok_or(OpenError::NoKeys)
+}
+
 /// Finds a key and opens its seal.
 fn unseal<'a>(
     kek: &KeyEncryptionKey,

@@ -134,6 +134,6 @@ fn parts_are_few_enough_for_the_largest_payload() {
 
 #[test]
 fn a_bucket_has_a_name() {
-    assert!(matches!(Bucket::open("/prefix"), Err(OpenError::Scheme(_))));
-    assert!(matches!(Blobs::open("ftp://host/x"), Err(OpenError::Scheme(_))));
+    assert!(matches!(Bucket::open("/prefix", None), Err(OpenError::Scheme(_))));
+    assert!(matches!(Blobs::open("ftp://host/x", None), Err(OpenError::Scheme(_))));
 }
