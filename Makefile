@@ -1,6 +1,6 @@
 # Each target sets up what it needs and this machine lacks: see scripts/setup.sh.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench gen
+.PHONY: help demo test check bench gen image
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -16,6 +16,9 @@ check: ## Formatting, lints, and that generated code and .sqlx are current
 
 bench: ## Runs the benchmarks (ARGS="check_in --devices 10000": one of them)
 	@scripts/bench.sh $(ARGS)
+
+image: ## Builds the container image, localhost/ota:<version> (OUT=FILE: also as an archive)
+	@scripts/image.sh
 
 gen: ## Writes generated code and .sqlx anew
 	@scripts/setup.sh toolchain rust postgres

@@ -2,7 +2,8 @@
 # Installs what the project needs and this machine lacks. What is there already is left alone, without a look at the
 # network. System packages need root or a sudo that does not ask; everything else goes to .tools.
 #
-#   scripts/setup.sh THING...    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store
+#   scripts/setup.sh THING...    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store | musl |
+#                                certificates | buildah | podman | systemd
 #
 # Exits with 1 when something is still missing, and names it.
 set -eu
@@ -190,10 +191,53 @@ softhsm_is_there() {
     return 1
 }
 
-[ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
+# What makes programs that need no library of the system: Rust's part of it, and a C compiler for the TLS library.
+set_up_musl() {
+    target=$(uname -m)-unknown-linux-musl
+    have cargo || { say "there is no cargo: see https://rustup.rs" && return 1; }
+    if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
+        have rustup || { say "Rust has no $target, and there is no rustup to add it" && return 1; }
+        rustup target add "$target" >&2 || return 1
+    fi
+    have musl-gcc || { install musl-tools musl-gcc musl-dev musl "" && have musl-gcc; }
+}
+
+# The certification authorities that Mozilla trusts, from a package that is pinned by its hash: what this machine trusts
+# besides is nobody else's concern.
+set_up_certificates() {
+    wanted=$root/scripts/tools/certificates.txt
+    cmp -s "$wanted" "$tools/certificates/requirements.txt" && return
+    rm -rf "$tools/certificates"
+    mkdir -p "$tools"
+    set_up_venv || return 1
+    say "pip install (certifi)"
+    python3 -m venv "$tools/certificates" >&2 &&
+        "$tools/certificates/bin/python" -m pip install --quiet --no-deps --require-hashes -r "$wanted" >&2 </dev/null &&
+        cp "$("$tools/certificates/bin/python" -m certifi)" "$tools/certificates/ca-certificates.crt" &&
+        cp "$wanted" "$tools/certificates/requirements.txt"
+}
+
+# Builds images without a daemon.
+set_up_buildah() {
+    have buildah || { install buildah buildah buildah buildah "" && have buildah; }
+}
+
+# Runs images without a daemon. With runc, which also works where control groups are of both versions at once.
+set_up_podman() {
+    have podman && have runc && return
+    install "podman runc" "podman runc" "podman runc" "podman runc" "" && have podman && have runc
+}
+
+# To try the service unit: nothing is started by it.
+set_up_systemd() {
+    have systemd-analyze && [ -x /usr/lib/systemd/systemd ] && return
+    install systemd systemd "" systemd "" && have systemd-analyze
+}
+
+[ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 for thing; do
     case $thing in
-    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store)
+    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store | musl | certificates | buildah | podman | systemd)
         "set_up_$(echo "$thing" | tr - _)" || missing="$missing $thing"
         ;;
     *) say "unknown: $thing" && exit 2 ;;

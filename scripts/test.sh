@@ -21,10 +21,20 @@ scripts/setup.sh softhsm || not_run="$not_run keys behind PKCS#11 (no SoftHSM),"
 
 scripts/setup.sh object-store || not_run="$not_run payloads in an S3-compatible store and two replicas that share one (no SeaweedFS),"
 
+scripts/setup.sh systemd || not_run="$not_run the service unit (no systemd),"
+
 # Whatever a developer has set to compile queries online must not decide here.
 export SQLX_OFFLINE=true
 
 if [ $# -eq 0 ]; then
+    # Building it takes minutes: who runs some tests names one in OTA_IMAGE when they need it.
+    if scripts/setup.sh podman && OTA_IMAGE=$(scripts/image.sh); then
+        export OTA_IMAGE
+        # As scripts/image.sh has done.
+        podman info >/dev/null 2>&1 || export STORAGE_DRIVER=vfs
+    else
+        not_run="$not_run the image and what runs it (no podman, or it could not be built),"
+    fi
     set -- --workspace
     [ -n "$postgres" ] || set -- --workspace --exclude ota-server --exclude ota-e2e
 fi

@@ -6,8 +6,10 @@
 //! deadline with [`eventually`].
 
 pub mod binaries;
+pub mod container;
 pub mod credential;
 pub mod database;
+pub mod database_port;
 pub mod deadline;
 pub mod device;
 pub mod impostor;

@@ -12,6 +12,7 @@ use ota_server::{
     server::{AUTHORITY_FILE, Database, Server, StartError},
 };
 use ota_tls::{Connector, DefaultTimeProvider, IdentitySlot, SeenCertificates, ServerTrust};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -186,10 +187,12 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         }
     };
     announce(&server, config);
+    tell_service_manager(&NotifyState::Ready);
     let failed = tokio::select! {
         () = told.once() => withdraw(&mut server, config.stop_delay, &mut told).await,
         () = server.database_died() => true,
     };
+    tell_service_manager(&NotifyState::Stopping);
     tracing::info!("stopping: calls in progress may finish");
     server.stop().await;
     if failed {
@@ -232,6 +235,13 @@ impl ToldToStop {
             _ = self.interrupted.recv() => {}
             _ = self.terminated.recv() => {}
         }
+    }
+}
+
+/// Tells systemd, where that has started the server, how far it is.
+fn tell_service_manager(state: &NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::warn!(%error, "cannot tell the service manager: {state}");
     }
 }
 

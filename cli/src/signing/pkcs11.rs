@@ -106,8 +106,15 @@ pub(super) fn open(uri: &Uri, asker: Asker) -> Result<TokenKey, Failure> {
 }
 
 fn load(module: &Path) -> Result<Pkcs11, Failure> {
-    let cannot =
-        |error: Error| Failure::because(format!("cannot load the PKCS#11 module {}", module.display()), &error);
+    let cannot = |error: Error| {
+        let failure = Failure::because(format!("cannot load the PKCS#11 module {}", module.display()), &error);
+        if cfg!(target_feature = "crt-static") {
+            // As in the image: it has no loader.
+            failure.hint("this otactl is a static program and can load none: use one built for this system's C library")
+        } else {
+            failure
+        }
+    };
     let context = Pkcs11::new(module).map_err(cannot)?;
     match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
         Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(context),

@@ -1,0 +1,196 @@
+//! The service unit: what it takes from the server, and that the server runs without it, under a systemd of its own.
+
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ota_e2e::{
+    Binaries,
+    binaries::{run, succeed},
+    container::Container,
+    eventually,
+};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+
+/// A machine with nothing on it but systemd has started long before.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the unit's directives leave open, as `systemd-analyze security` counts it, in tenths: 0 to 100.
+const MOST_EXPOSED: &str = "25";
+
+fn units() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd")
+}
+
+fn is_there(program: &str, tested: &str) -> bool {
+    let found = program.starts_with('/') && Path::new(program).exists()
+        || env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(program).exists());
+    if !found {
+        assert!(env::var("CI").as_deref() != Ok("true"), "{program} is missing: scripts/setup.sh systemd podman");
+        eprintln!("NOT TESTED: {tested}. It takes {program}: scripts/setup.sh systemd podman.");
+    }
+    found
+}
+
+/// Copies the unit and its drop-in to where systemd looks, and has the unit start the server under test.
+fn install(folder: &Path, drop_ins: &[(&str, &str)]) {
+    let drop_in_folder = folder.join("ota-server.service.d");
+    fs::create_dir_all(&drop_in_folder).unwrap();
+    fs::copy(units().join("ota-server.service"), folder.join("ota-server.service")).unwrap();
+    for (name, content) in drop_ins {
+        fs::write(drop_in_folder.join(name), content).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_unit_has_no_mistakes_and_leaves_little_open() {
+    if !is_there("systemd-analyze", "the service unit's directives") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let external_database = fs::read_to_string(units().join("external-database.conf")).unwrap();
+    let program = "[Service]\nExecStart=\nExecStart=/bin/true\n";
+    install(folder.path(), &[("external-database.conf", &external_database), ("program.conf", program)]);
+    let unit = folder.path().join("ota-server.service");
+
+    // What it does not know it skips, with a word on standard error and success.
+    let verified = succeed(Command::new("systemd-analyze").arg("verify").arg(&unit)).await;
+    assert_eq!(String::from_utf8_lossy(&verified.stderr), "");
+    let security = ["security", "--offline=yes", "--threshold", MOST_EXPOSED];
+    succeed(Command::new("systemd-analyze").args(security).arg(&unit)).await;
+
+    let open =
+        fs::read_to_string(&unit).unwrap().replace("CapabilityBoundingSet=\n", "").replace("PrivateDevices=", "#");
+    fs::write(&unit, open).unwrap();
+    let security = run(Command::new("systemd-analyze").args(security).arg(&unit)).await;
+    assert!(!security.status.success(), "a unit with fewer restrictions is within the limit too");
+}
+
+/// A machine in a container: this one's programs, nothing else of it, and systemd as its first process.
+struct Machine {
+    container: Container,
+    _root: TempDir,
+}
+
+impl Machine {
+    async fn boot(drop_ins: &[(&str, &str)]) -> Self {
+        let root = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        for folder in ["usr", "opt", "etc/systemd/system", "var/lib", "var/log", "run", "tmp", "proc", "sys", "dev"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        for folder in ["bin", "sbin", "lib", "lib64"] {
+            symlink(format!("usr/{folder}"), at(folder)).unwrap();
+        }
+        fs::write(at("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n")
+            .unwrap();
+        fs::write(at("etc/group"), "root:x:0:\nnogroup:x:65534:\n").unwrap();
+        fs::write(at("etc/nsswitch.conf"), "passwd: files systemd\ngroup: files systemd\nhosts: files\n").unwrap();
+        fs::write(at("etc/machine-id"), "").unwrap();
+        fs::copy("/etc/ld.so.cache", at("etc/ld.so.cache")).unwrap();
+        fs::copy(&Binaries::get().server, at("opt/ota-server")).unwrap();
+        let system = at("etc/systemd/system");
+        fs::write(system.join("default.target"), "[Unit]\nDescription=Started\n").unwrap();
+        install(&system, drop_ins);
+
+        let options = ["--systemd=always", "--privileged", "--volume=/usr:/usr:ro", "--rootfs"];
+        let container = Container::start(root.path().to_str().unwrap(), &options, &[SYSTEMD]).await;
+        let machine = Self { container, _root: root };
+        eventually("systemd has started", PATIENCE, async || {
+            let state = run(&mut machine.container.exec(&["systemctl", "is-system-running"])).await;
+            String::from_utf8_lossy(&state.stdout).contains("running").then_some(())
+        })
+        .await;
+        machine
+    }
+
+    async fn says(&self, command: &[&str]) -> String {
+        let output = succeed(&mut self.container.exec(command)).await;
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    async fn property(&self, name: &str) -> String {
+        let value = self.says(&["systemctl", "show", "ota-server", "--value", "--property", name]).await;
+        value.trim().to_owned()
+    }
+}
+
+/// Returns a line of a process's status.
+fn status(process: &str, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
+}
+
+#[tokio::test]
+async fn the_server_and_its_private_database_run_under_the_unit() {
+    let tested = "the service unit under systemd";
+    if !is_there("podman", tested) || !is_there(SYSTEMD, tested) {
+        return;
+    }
+    let program = "[Service]\nExecStart=\nExecStart=/opt/ota-server --listen 127.0.0.1:0\n";
+    let machine = Machine::boot(&[("program.conf", program)]).await;
+    // Comes back when the server says that it serves.
+    let started = run(&mut machine.container.exec(&["systemctl", "start", "ota-server"])).await;
+    let journal = machine.says(&["journalctl", "--unit", "ota-server", "--output", "cat"]).await;
+    assert!(started.status.success(), "{journal}");
+    let url = journal.lines().find(|line| line.starts_with("https://")).expect("it serves when it says so").to_owned();
+
+    let address = url.strip_prefix("https://").unwrap();
+    succeed(&mut machine.container.exec(&["/opt/ota-server", "healthcheck", "--listen", address])).await;
+
+    // Postgres is confined like the server.
+    let inspected = machine.container.inspect().await;
+    let init = inspected["State"]["Pid"].to_string();
+    let processes = descendants(&init);
+    let named = |name: &str| -> Vec<&str> {
+        let of_name = processes.iter().filter(|(_, known)| known == name);
+        of_name.map(|(process, _)| process.as_str()).collect()
+    };
+    let (server, postgres) = (named("ota-server"), named("postgres"));
+    assert_eq!(server.len(), 1, "{processes:?}");
+    assert!(postgres.len() > 1, "{processes:?}");
+    for process in server.iter().chain(&postgres) {
+        assert_ne!(status(process, "Uid").split_whitespace().next(), Some("0"));
+        assert_eq!(status(process, "CapBnd"), "0000000000000000");
+        assert_eq!(status(process, "NoNewPrivs"), "1");
+        assert_eq!(status(process, "Seccomp"), "2");
+    }
+
+    succeed(&mut machine.container.exec(&["systemctl", "stop", "ota-server"])).await;
+    assert_eq!(machine.property("Result").await, "success");
+    assert_eq!(machine.property("ExecMainStatus").await, "0");
+    let log = machine.says(&["cat", "/var/lib/ota/postgres/postgres.log"]).await;
+    assert!(log.contains("database system is shut down"), "{log}");
+}
+
+/// Lists the processes beneath one, with their names.
+fn descendants(ancestor: &str) -> Vec<(String, String)> {
+    let mut found = vec![ancestor.to_owned()];
+    let mut named = Vec::new();
+    let all: Vec<(String, String)> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| {
+            let process = entry.ok()?.file_name().into_string().ok()?;
+            process.parse::<u32>().ok()?;
+            // It may end meanwhile.
+            let parent = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+            let parent = parent.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().to_owned();
+            Some((process, parent))
+        })
+        .collect();
+    while let Some(parent) = found.pop() {
+        for (process, _) in all.iter().filter(|(_, of)| *of == parent) {
+            found.push(process.clone());
+            let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+            named.push((process.clone(), name.trim().to_owned()));
+        }
+    }
+    named
+}
