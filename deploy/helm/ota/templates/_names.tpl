@@ -67,15 +67,18 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- define "ota.tlsNames" -}}
 {{- $root := . -}}
 {{- $names := list -}}
+{{- if .Values.tls.serviceNames -}}
 {{- range $service := list "" "-admin" -}}
 {{- $short := printf "%s%s" (include "ota.fullname" $root) $service -}}
 {{- $names = concat $names (list $short (printf "%s.%s" $short $root.Release.Namespace) (printf "%s.%s.svc" $short $root.Release.Namespace)) -}}
+{{- end -}}
+{{- $names = append $names "localhost" -}}
 {{- end -}}
 {{- range $route := list .Values.gateway.devices .Values.gateway.admin -}}
 {{- if $route.enabled -}}{{- $names = concat $names $route.hostnames -}}{{- end -}}
 {{- end -}}
 {{- range $route := list .Values.ingress.devices .Values.ingress.admin -}}
-{{- if $route.enabled -}}{{- $names = append $names $route.hostname -}}{{- end -}}
+{{- if and $route.enabled $route.hostname -}}{{- $names = append $names $route.hostname -}}{{- end -}}
 {{- end -}}
 {{- concat $names .Values.tls.names | uniq | join "\n" -}}
 {{- end -}}

@@ -45,6 +45,9 @@
 {{- if and (eq $v.tls.mode "certManager") (not $v.tls.certManager.issuerRef.name) -}}
 {{- $problems = append $problems "tls: mode certManager needs tls.certManager.issuerRef.name" -}}
 {{- end -}}
+{{- if and (eq $v.tls.mode "certManager") (not (include "ota.tlsNames" .)) -}}
+{{- $problems = append $problems "tls: a certificate needs names; give tls.names, or a route with hostnames" -}}
+{{- end -}}
 {{- $forwarded := $v.forwardedCertificates -}}
 {{- if and $forwarded.names (not $forwarded.existingSecret) -}}
 {{- $problems = append $problems "forwardedCertificates: names need the authorities that sign the proxies' certificates; name their Secret in forwardedCertificates.existingSecret" -}}
