@@ -22,6 +22,7 @@ use ota_server::{
     db::MIGRATOR,
     postgres::{Cluster, Durability},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -219,6 +220,22 @@ impl DedicatedCluster {
         }
     }
 
+    /// Makes it take connections and answer nothing, until what is returned is dropped.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen {
+        let file = fs::read_to_string(self.scratch.folder.join("postgres/data/postmaster.pid")).expect("it runs");
+        let parent = file.lines().next().and_then(|line| line.trim().parse().ok()).expect("its first line is the pid");
+        let mut frozen = Frozen(Vec::new());
+        // The parent first: then there are no new children.
+        frozen.stop(parent);
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("it has children");
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).for_each(|pid| frozen.stop(pid));
+        frozen
+    }
+
     /// Starts it again after [`DedicatedCluster::stop`].
     ///
     /// # Panics
@@ -227,6 +244,28 @@ impl DedicatedCluster {
         if self.cluster.is_none() {
             let started = self.scratch.start_cluster().await;
             self.cluster = Some(started.unwrap_or_else(|error| panic!("the cluster of the test: {error:?}")));
+        }
+    }
+}
+
+/// A cluster that takes connections and answers nothing. It answers again when this is dropped.
+#[derive(Debug)]
+pub struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    fn stop(&mut self, pid: i32) {
+        let pid = Pid::from_raw(pid).expect("a process");
+        // A child may have ended since it was listed.
+        if kill_process(pid, Signal::STOP).is_ok() {
+            self.0.push(pid);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            kill_process(*pid, Signal::CONT).ok();
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct Options {
     pub oidc: oidc::Options,
     /// How slowly clients may send and take.
     pub pace: Pace,
+    /// Whether operators have a port of their own.
+    pub admin_port: bool,
 }
 
 impl Options {
@@ -82,6 +84,7 @@ impl Default for Options {
             trusted_proxies: Vec::new(),
             oidc: oidc::Options::default(),
             pace: Pace::default(),
+            admin_port: false,
         }
     }
 }
@@ -177,8 +180,27 @@ impl TestServer {
     /// Returns where it listens, as devices and operators write it.
     #[must_use]
     pub fn url(&self) -> String {
+        self.url_of(self.server.address)
+    }
+
+    /// Returns where it listens for operators: the same place, unless they have a port of their own.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
+        self.url_of(self.server.admin_address.unwrap_or(self.server.address))
+    }
+
+    fn url_of(&self, address: SocketAddr) -> String {
         let scheme = if self.options.tls.no_tls { "http" } else { "https" };
-        format!("{scheme}://{}", self.server.address)
+        format!("{scheme}://{address}")
+    }
+
+    /// Returns where it tells how it is, to whoever runs it.
+    ///
+    /// # Panics
+    /// Never: every test server has such a place.
+    #[must_use]
+    pub fn metrics_url(&self) -> String {
+        format!("http://{}", self.server.metrics_address.expect("a test server has metrics"))
     }
 
     /// Connects to it.
@@ -196,7 +218,7 @@ impl TestServer {
     /// Calls as the first admin.
     #[must_use]
     pub fn admin(&self) -> Operator {
-        Operator::new(&self.url(), &self.admin_token)
+        Operator::new(&self.admin_url(), &self.admin_token)
     }
 
     /// Calls as somebody whom the admin gives this role.
@@ -215,14 +237,7 @@ impl TestServer {
     /// # Panics
     /// When it does not answer with one.
     pub async fn metrics(&self) -> String {
-        let address = self.server.metrics_address.expect("a test server has metrics");
-        let mut stream = TcpStream::connect(address).await.expect("the port of the metrics");
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        let (head, page) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.starts_with("HTTP/1.0 200") && head.contains("openmetrics-text"), "{head}");
-        page.to_owned()
+        scrape(self.server.metrics_address.expect("a test server has metrics")).await
     }
 
     /// Returns connections of the test's own to the server's database.
@@ -257,6 +272,20 @@ impl TestServer {
     }
 }
 
+/// Returns the page with the metrics at this address.
+///
+/// # Panics
+/// When there is none.
+pub async fn scrape(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("the port of the metrics");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let (head, page) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.0 200") && head.contains("openmetrics-text"), "{head}");
+    page.to_owned()
+}
+
 /// Returns what a server is told that is told nothing.
 #[must_use]
 pub fn defaults() -> Config {
@@ -279,6 +308,7 @@ async fn start(
         database_url: Some(database.url()),
         data_dir: data_dir.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
+        admin_listen: options.admin_port.then(|| ([127, 0, 0, 1], 0).into()),
         trusted_proxies: options.trusted_proxies.clone(),
         blob_store: Some(blobs),
         key_file: Some(keys.join("key-encryption-key")),

@@ -50,12 +50,18 @@ pub struct Config {
     #[arg(long, global = true, env = "OTA_DATA_DIR", value_name = "DIR", default_value_os_t = default_data_dir())]
     pub data_dir: PathBuf,
 
-    /// Address to serve gRPC on, for devices and operators alike. Port 0 takes a free one.
+    /// Address to serve gRPC on, for devices and, without --admin-listen, for operators too. Port 0 takes a free one.
     #[arg(long, global = true, env = "OTA_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     pub listen: SocketAddr,
 
-    /// Address to serve Prometheus metrics on, at /metrics over plain HTTP, such as 0.0.0.0:9464. Nobody is asked who they
-    /// are: let only Prometheus reach it. Without it there are none.
+    /// Address to serve the admin API on, so that networks which only devices need do not reach it. --listen then has the
+    /// device API and nothing else has it. Encrypted as --listen is.
+    #[arg(long, global = true, env = "OTA_ADMIN_LISTEN", value_name = "ADDRESS")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// Address for those who run the server, such as 0.0.0.0:9464: Prometheus metrics at /metrics and gRPC health checks
+    /// (`readiness`, `liveness`), over plain HTTP. It answers before the database does. Nobody is asked who they are: let only
+    /// Prometheus and the supervisor reach it. Without it there are no metrics.
     #[arg(long, global = true, env = "OTA_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
 

@@ -8,7 +8,7 @@ use ota_server::{
     app, ca,
     config::{Config, Schema},
     keys,
-    serve::READINESS,
+    serve::health::READINESS,
     server::{AUTHORITY_FILE, Database, Server, StartError},
 };
 use ota_tls::{Connector, DefaultTimeProvider, IdentitySlot, SeenCertificates, ServerTrust};
@@ -251,8 +251,10 @@ fn announce(server: &Server, config: &Config) {
     println!("{url}");
     let database = if config.has_database() { "the Postgres you named" } else { "a Postgres of its own" };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %url, data_dir = %config.data_dir.display(), "serving with {database}");
-    if let Some(address) = server.metrics_address {
-        tracing::info!("metrics are at http://{address}/metrics");
+    // Where operators log in.
+    let url = server.admin_address.map_or(url, |address| self::url(config, address));
+    if server.admin_address.is_some() {
+        tracing::info!(%url, "serving the admin API");
     }
     if let Some(file) = &server.admin_token_file {
         eprintln!("First start: the admin token is in {}", file.display());

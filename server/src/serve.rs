@@ -1,12 +1,13 @@
-//! One port for everything: accepts connections, hands them to the services behind the gate, and stops without dropping
-//! what is in progress.
+//! The ports of the APIs, one for both or one for each: accepts connections, hands them to the services behind the gate, and
+//! stops without dropping what is in progress.
 
 mod batched;
 mod connection;
 mod delivered;
+pub mod health;
 mod lingering;
+pub mod operations;
 mod paced;
-pub mod scrape;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -23,26 +24,21 @@ use ota_proto::{
     },
     device::v1::{enrollment_service_server::EnrollmentServiceServer, update_service_server::UpdateServiceServer},
 };
-use sqlx::PgPool;
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
 use tower::Service;
 
 use crate::{
     app::App,
-    auth::{Gate, PeerAddress},
+    auth::{Gate, Offer, PeerAddress, policy},
     grpc::{admin, device},
     tls::Tls,
 };
 
-pub use paced::Pace;
+use health::Health;
 
-/// Health service name of what a load balancer asks: can this replica do its work?
-pub const READINESS: &str = "readiness";
-/// Health service name of what a supervisor asks: is the process alive? Never depends on the database.
-pub const LIVENESS: &str = "liveness";
+pub use paced::Pace;
 
 /// Handshakes in progress at once.
 const MAX_HANDSHAKES: usize = 1024;
@@ -51,25 +47,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Largest message taken from anybody: an upload's piece and its frame.
 const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// All services, behind the gate.
+/// The services that a port offers, behind the gate.
 ///
 /// # Errors
 /// When the descriptors of the APIs cannot be read.
-pub fn services(
-    app: &App,
-    health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
-) -> Result<Gate, tonic_reflection::server::Error> {
+pub fn services(app: &App, health: &Health, offer: Offer) -> Result<Gate, tonic_reflection::server::Error> {
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        policy::services()
+            .filter(|service| offer.has(service))
+            .fold(builder, |builder, service| builder.with_service_name(service))
     };
     macro_rules! served {
         ($server:ident, $service:expr) => {
             $server::new($service).max_decoding_message_size(MAX_MESSAGE_BYTES)
         };
     }
-    let routes = Routes::new(health)
+    // What is not offered never comes here: the gate says where it is.
+    let routes = Routes::new(health.service())
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(served!(EnrollmentServiceServer, device::enrollment::Enrollment::new(app.clone())))
@@ -91,7 +88,7 @@ pub fn services(
         tower::service_fn(move |request| device::download::serve(app.clone(), request))
     };
     let router = routes.prepare().into_axum_router().route_service(device::download::PATH, download);
-    Ok(Gate::new(app.clone(), router))
+    Ok(Gate::new(app.clone(), router, offer))
 }
 
 /// What is served on each connection: the gate, or what is measured against it.
@@ -161,24 +158,4 @@ where
         tracing::info!(connections = connections.len(), "calls were still in progress and are cut off");
     }
     connections.shutdown().await;
-}
-
-/// Tells load balancers and supervisors how this replica is, until `leaving` fires: then it is not ready any more.
-pub async fn report_health(pool: PgPool, reporter: HealthReporter, leaving: CancellationToken) {
-    const INTERVAL: Duration = Duration::from_secs(5);
-    use tonic_health::ServingStatus::{NotServing, Serving};
-    reporter.set_service_status(LIVENESS, Serving).await;
-    let mut ticks = tokio::time::interval(INTERVAL);
-    loop {
-        tokio::select! {
-            () = leaving.cancelled() => break,
-            _ = ticks.tick() => {}
-        }
-        let Some(answer) = leaving.run_until_cancelled(crate::db::ping(&pool)).await else { break };
-        let ready = if answer.is_ok() { Serving } else { NotServing };
-        reporter.set_service_status(READINESS, ready).await;
-        reporter.set_service_status("", ready).await;
-    }
-    reporter.set_service_status(READINESS, NotServing).await;
-    reporter.set_service_status("", NotServing).await;
 }

@@ -137,7 +137,7 @@ async fn the_use_of_a_token_is_written_once_a_minute() {
 async fn of_many_replicas_that_start_at_once_one_makes_the_first_token() {
     let server = TestServer::start().await;
     sqlx::query("DELETE FROM api_token").execute(server.pool()).await.unwrap();
-    let start = async || app::access::first_admin(server.app(), &NewToken::random(), Utc::now()).await;
+    let start = async || app::access::first_admin(server.pool(), &NewToken::random(), Utc::now()).await;
     let starts = (0..6).map(|_| start());
     let made = futures_util::future::try_join_all(starts).await.unwrap();
     assert_eq!(made.iter().filter(|made| **made).count(), 1);

@@ -1,10 +1,18 @@
 //! `ota-server` on the command line: what it takes, what it refuses, what it says.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
-use ota_e2e::{Binaries, Operator, binaries::run, database, eventually, process::ServerProcess};
+use ota_e2e::{
+    Binaries, Operator, binaries::run, credential, database, eventually, process::ServerProcess, server::scrape,
+};
 use ota_proto::admin::v1::GetStatusRequest;
-use tokio::process::Command;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    net::TcpListener,
+    process::Command,
+};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::fleet::PATIENCE;
 
@@ -35,10 +43,12 @@ async fn the_health_check_tells_a_server_that_is_ready_from_one_that_is_gone() {
 #[tokio::test]
 async fn plain_http_beyond_this_machine_has_to_be_insisted_on() {
     let folder = tempfile::tempdir().unwrap();
-    let flags = ["--no-tls", "--listen", "0.0.0.0:0", "--data-dir"];
-    let output = run(ota_server().args(flags).arg(folder.path())).await;
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--insecure-listen"), "{}", text(&output.stderr));
+    for flag in ["--listen", "--admin-listen"] {
+        let flags = ["--no-tls", flag, "0.0.0.0:0", "--data-dir"];
+        let output = run(ota_server().args(flags).arg(folder.path())).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("--insecure-listen"), "{}", text(&output.stderr));
+    }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was made before the refusal");
 }
 
@@ -104,8 +114,39 @@ async fn help_names_every_flag_and_its_variable() {
         ("--blob-store", "OTA_BLOB_STORE"),
         ("--database-url-file", "OTA_DATABASE_URL_FILE"),
         ("--schema", "OTA_SCHEMA"),
+        ("--admin-listen", "OTA_ADMIN_LISTEN"),
+        ("--metrics-listen", "OTA_METRICS_LISTEN"),
         ("--stop-delay", "OTA_STOP_DELAY"),
     ] {
         assert!(help.contains(flag) && help.contains(variable), "{flag} or {variable} is not in\n{help}");
     }
+}
+
+#[tokio::test]
+async fn the_supervisor_is_answered_before_the_database_answers_anything() {
+    // Takes connections and says nothing.
+    let database = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (folder, url) =
+        (tempfile::tempdir().unwrap(), format!("postgres://ota@{}/ota", database.local_addr().unwrap()));
+    let mut command = ota_server();
+    command.args(["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--database-url", &url, "--data-dir"]);
+    let mut server = command.arg(folder.path()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+    let operations = loop {
+        let line = log.next_line().await.unwrap().expect("it runs");
+        if let Some((_, url)) = line.split_once("metrics and health checks are at ") {
+            break url.to_owned();
+        }
+    };
+    let (_connection, _) = database.accept().await.unwrap();
+    let mut health = HealthClient::new(credential::connect(&operations));
+    for (service, status) in [("liveness", ServingStatus::Serving), ("readiness", ServingStatus::NotServing)] {
+        let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap();
+        assert_eq!(answer.into_inner().status(), status, "{service}");
+    }
+    let page = scrape(operations.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    assert!(page.contains("ota_db_up 0\n") && !page.contains("ota_devices{"), "{page}");
+    let pid = Pid::from_raw(server.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(server.wait().await.unwrap().success());
 }

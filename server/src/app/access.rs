@@ -109,8 +109,8 @@ pub async fn create_admin(pool: &PgPool, display_name: &str, now: DateTime<Utc>)
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn any_token(app: &App) -> Result<bool> {
-    Ok(db::api_token::any_locked(&mut *app.pool.begin().await?).await?)
+pub async fn any_token(pool: &PgPool) -> Result<bool> {
+    Ok(db::api_token::any_locked(&mut *pool.begin().await?).await?)
 }
 
 /// Creates this token for an admin when there is no token at all, so that a fresh server can be used. Of several replicas
@@ -118,8 +118,8 @@ pub async fn any_token(app: &App) -> Result<bool> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn first_admin(app: &App, token: &NewToken, now: DateTime<Utc>) -> Result<bool> {
-    let mut transaction = app.pool.begin().await?;
+pub async fn first_admin(pool: &PgPool, token: &NewToken, now: DateTime<Utc>) -> Result<bool> {
+    let mut transaction = pool.begin().await?;
     if db::api_token::any_locked(&mut transaction).await? {
         return Ok(false);
     }

@@ -20,7 +20,7 @@ use tower::Service;
 use uuid::Uuid;
 
 use super::{
-    Caller, Identity, PeerAddress, Principal, forwarded,
+    Caller, Identity, Offer, PeerAddress, Principal, forwarded,
     limits::{self, Claimed},
     policy::{self, Demand},
 };
@@ -47,13 +47,14 @@ pub struct Gate {
 struct Guarded {
     app: App,
     services: Router,
+    offer: Offer,
 }
 
 impl Gate {
-    /// Guards `services`.
+    /// Guards `services`, of which callers get what the `offer` has.
     #[must_use]
-    pub fn new(app: App, services: Router) -> Self {
-        Self { guarded: Arc::new(Guarded { app, services }) }
+    pub fn new(app: App, services: Router, offer: Offer) -> Self {
+        Self { guarded: Arc::new(Guarded { app, services, offer }) }
     }
 }
 
@@ -77,7 +78,11 @@ impl Service<Request<Body>> for Gate {
             let row = policy::row(request.uri().path());
             let open = row.map(|(row, _)| guarded.app.metrics.calls.begin(row));
             let demand = row.map(|(_, demand)| demand);
-            let mut response = match admit(&guarded.app, demand, &mut request, &id).await {
+            let admitted = match guarded.offer.check(request.uri().path()) {
+                Ok(()) => admit(&guarded.app, demand, &mut request, &id).await,
+                elsewhere => elsewhere,
+            };
+            let mut response = match admitted {
                 Ok(()) => guarded.services.clone().call(request).await?,
                 Err(error) => {
                     tracing::debug!(request_id = id, path = request.uri().path(), %error, "refused");

@@ -7,6 +7,7 @@ mod connection;
 pub mod forwarded;
 mod layer;
 pub mod limits;
+mod offer;
 pub mod oidc;
 pub mod policy;
 mod principal;
@@ -15,5 +16,6 @@ mod source;
 
 pub use connection::Connection;
 pub use layer::{Gate, REQUEST_ID};
+pub use offer::Offer;
 pub use principal::{Caller, Identity, Principal};
 pub use source::{Network, ParseNetworkError, PeerAddress, TrustedProxies};

@@ -166,6 +166,11 @@ pub fn demand(path: &str) -> Option<Demand> {
     row(path).map(|(_, demand)| demand)
 }
 
+/// The name of every service.
+pub fn services() -> impl Iterator<Item = &'static str> {
+    POLICY.iter().map(|(service, _)| *service)
+}
+
 /// Every row, as path and demand.
 pub fn rows() -> impl Iterator<Item = (String, Demand)> {
     POLICY.iter().flat_map(|(service, methods)| {

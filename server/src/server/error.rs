@@ -88,7 +88,7 @@ impl StartError {
             ),
             Self::Keys(error) => error.hint(),
             Self::Blobs(..) => Some("--blob-store takes a folder or s3://bucket/prefix"),
-            Self::Listen(..) => Some("another server may be running; choose another address with --listen"),
+            Self::Listen(..) => Some("another server may be running; choose another address"),
             Self::Tls(error) => error.hint(),
             Self::Oidc(error) => error.hint(),
             Self::FirstAdmin(_) | Self::Services(_) | Self::Stopped => None,
