@@ -266,3 +266,12 @@ async fn what_was_changed_around_the_outage_reaches_the_devices() {
     assert_eq!(device.granted().await.version, "1.0.0");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_server_whose_connections_are_all_busy_is_still_ready() {
+    let server = TestServer::with(Options { database_connections: 2, ..Options::default() }).await;
+    let pool = &server.app().pool;
+    let _busy = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    assert!(pool.try_acquire().is_none());
+    ota_server::db::ping(pool).await.unwrap();
+}

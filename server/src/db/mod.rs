@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use sqlx::{
-    ConnectOptions, PgPool,
+    ConnectOptions, Connection as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 
 pub mod api_token;
 pub mod deployment;
@@ -62,8 +63,16 @@ pub fn is_undefined_table(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).as_deref() == Some("42P01")
 }
 
-/// Asks the database for a sign of life.
+/// Asks the database for a sign of life. Also while requests have all connections of the pool: a server that is busy is not
+/// one that cannot work, and a balancer that took it out would make the others busier still.
 pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
-    sqlx::query("SELECT 1").execute(pool).await?;
-    Ok(())
+    let ask = async {
+        if let Some(mut idle) = pool.try_acquire() {
+            return idle.ping().await;
+        }
+        let mut own = PgConnection::connect_with(&pool.connect_options()).await?;
+        own.ping().await?;
+        own.close().await
+    };
+    timeout(ACQUIRE_TIMEOUT, ask).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
