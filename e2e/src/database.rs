@@ -8,7 +8,7 @@
 use std::{
     env, fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ChildStdin, Command, Stdio},
     str::FromStr as _,
     sync::{
@@ -29,6 +29,8 @@ use sqlx::{
 };
 use tokio::sync::OnceCell;
 
+use crate::scratch;
+
 /// Names a server to use instead of a private one.
 const OVERRIDE: &str = "OTA_TEST_DATABASE_URL";
 
@@ -40,9 +42,6 @@ const SETTINGS: [(&str, &str); 2] = [
     // It would visit the template just when that is being copied, which needs it alone.
     ("autovacuum", "off"),
 ];
-
-/// Memory is only used when this much is free: containers often have 64 MiB of it, and a database takes 8.
-const MEMORY_BYTES: u64 = 1 << 30;
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 
@@ -291,7 +290,7 @@ rm -rf -- "$1"
 
 impl Scratch {
     fn create() -> anyhow::Result<Scratch> {
-        let parent = parent();
+        let parent = scratch::parent();
         let folder = tempfile::Builder::new()
             .prefix("ota-test-")
             // The account that root lends to Postgres has to get in.
@@ -314,15 +313,6 @@ impl Scratch {
 
     async fn start_cluster(&self) -> anyhow::Result<Cluster> {
         Ok(Cluster::start_with(&self.folder.join("postgres"), Durability::None, &SETTINGS).await?)
-    }
-}
-
-/// Returns the folder for scratch folders: memory when there is enough of it.
-fn parent() -> PathBuf {
-    let memory = Path::new("/dev/shm");
-    match rustix::fs::statvfs(memory) {
-        Ok(space) if space.f_bavail.saturating_mul(space.f_frsize) >= MEMORY_BYTES => memory.to_owned(),
-        Ok(_) | Err(_) => env::temp_dir(),
     }
 }
 

@@ -43,7 +43,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{device::sha256, signed::World};
+use crate::{device::sha256, scratch, signed::World};
 
 /// What is handed in: an answer, and payloads to download.
 #[derive(Debug, Clone, Default)]
@@ -305,9 +305,7 @@ pub fn release(package: &str, version: &str, counter: i64, hardware: &[&str], pa
 
 /// Makes a folder in memory, where there is such a place: thousands of visits sync thousands of files.
 fn scratch() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    TempDir::with_prefix_in("ota-device-", parent).expect("a scratch folder")
+    TempDir::with_prefix_in("ota-device-", scratch::parent()).expect("a scratch folder")
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -5,6 +5,7 @@
 //! see: that nothing was stored, and how much was asked. They never sleep: they wait for streams, or look again until a
 //! deadline with [`eventually`].
 
+pub mod balancer;
 pub mod binaries;
 pub mod container;
 pub mod credential;
@@ -22,12 +23,14 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod refusal;
+pub mod scratch;
 pub mod server;
 pub mod signed;
 pub mod signing;
 pub mod small_disk;
 pub mod tree;
 
+pub use balancer::Balancer;
 pub use binaries::Binaries;
 pub use deadline::eventually;
 pub use device::TestDevice;

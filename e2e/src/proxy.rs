@@ -98,7 +98,12 @@ async fn forward(mut client: TcpStream, server: SocketAddr, counts: &Counts) -> 
     }
 }
 
-async fn copy(mut from: tcp::ReadHalf<'_>, mut to: tcp::WriteHalf<'_>, count: &watch::Sender<u64>) -> io::Result<()> {
+/// Passes on what comes until nothing does, and counts it.
+pub(crate) async fn copy(
+    mut from: tcp::ReadHalf<'_>,
+    mut to: tcp::WriteHalf<'_>,
+    count: &watch::Sender<u64>,
+) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;

@@ -91,10 +91,11 @@ impl ServerProcess {
         fs::write(&out, "").expect("a file in the scratch folder");
         let mut command = Command::new(&Binaries::get().server);
         command
-            .args(["--check-in-interval", "1s", "--listen", &self.address.to_string(), "--data-dir"])
+            .args(["--listen", &self.address.to_string(), "--data-dir"])
             .arg(self.data_dir())
             .args(&self.arguments)
             .env_remove("DATABASE_URL")
+            .env("OTA_CHECK_IN_INTERVAL", "1s")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::start(&mut command, &self.log(), Some(&out));
         let scheme = self.scheme;

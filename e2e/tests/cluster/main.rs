@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
+mod fleet;
 mod replicas;
 
 mod migrate;
 mod object_store;
+mod rolling_restart;
