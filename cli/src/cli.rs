@@ -36,6 +36,8 @@ pub enum Command {
     Logout(commands::login::Logout),
     /// Show the server's state and what needs a person
     Status(commands::status::Status),
+    /// Ask whether a server is ready; needs no login
+    Health(commands::health::Health),
     /// Publish a file or a folder as a release
     Upload(commands::upload::Upload),
     /// Bring a release to devices
@@ -85,6 +87,7 @@ impl Command {
             Self::Login(command) => command.run(session).await,
             Self::Logout(command) => command.run(session),
             Self::Status(command) => command.run(session).await,
+            Self::Health(command) => command.run(session).await,
             Self::Upload(command) => command.run(session).await,
             Self::Assign(command) => command.run(session).await,
             Self::Device(command) => command.run(session).await,
@@ -113,6 +116,7 @@ impl Command {
             Self::Login(_)
             | Self::Logout(_)
             | Self::Status(_)
+            | Self::Health(_)
             | Self::Device(_)
             | Self::Package(_)
             | Self::Release(_)

@@ -123,7 +123,7 @@ impl Client {
 }
 
 /// Opens the channel, encrypted when the address says so.
-async fn connect(target: &Route) -> Result<Channel, Failure> {
+pub(crate) async fn connect(target: &Route) -> Result<Channel, Failure> {
     let server = &target.server;
     if !server.is_encrypted() {
         return open(server, &Connector::plain(server.uri()).map_err(first_contact::setup)?).await;

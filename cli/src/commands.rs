@@ -10,6 +10,7 @@ pub mod device;
 pub mod enroll_token;
 pub mod event;
 pub mod export;
+pub mod health;
 pub mod keys;
 pub mod login;
 pub mod man;

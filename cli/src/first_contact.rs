@@ -14,15 +14,20 @@ use crate::{
 
 /// Asks a server for its authority, without believing it yet.
 pub async fn authority_shown(server: &ServerUrl) -> Result<Authority, Failure> {
-    let seen = SeenCertificates::default();
-    let trust = ServerTrust::Pinning(seen.clone());
-    let connector =
-        Connector::tls(server.uri(), trust, IdentitySlot::default(), Arc::new(DefaultTimeProvider)).map_err(setup)?;
+    let (connector, seen) = unbelieved(server)?;
     client::open(server, &connector).await?;
     Authority::of_chain(seen.chain()).ok_or_else(|| {
         Failure::failed(format!("{server} shows a certificate that another authority than the server's own signed"))
             .hint("name the file with that authority's certificate: --ca-file FILE")
     })
+}
+
+/// Makes the way to a server whoever it is, and the place where what it shows will be. For what anybody may hear.
+pub fn unbelieved(server: &ServerUrl) -> Result<(Connector, SeenCertificates), Failure> {
+    let seen = SeenCertificates::default();
+    let trust = ServerTrust::Pinning(seen.clone());
+    let connector = Connector::tls(server.uri(), trust, IdentitySlot::default(), Arc::new(DefaultTimeProvider));
+    Ok((connector.map_err(setup)?, seen))
 }
 
 /// Finds the authority with this pin.

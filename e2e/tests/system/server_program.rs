@@ -150,3 +150,51 @@ async fn the_supervisor_is_answered_before_the_database_answers_anything() {
     kill_process(pid, Signal::TERM).unwrap();
     assert!(server.wait().await.unwrap().success());
 }
+
+#[tokio::test]
+async fn anybody_learns_whether_a_server_is_ready() {
+    let mut server = ServerProcess::start().await;
+    let url = server.url();
+    let health = async |arguments: &[&str]| {
+        let mut command = Command::new(&Binaries::get().otactl);
+        // As in a container: no home, no contexts.
+        command.env_clear().arg("health").args(arguments);
+        let output = run(&mut command).await;
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let ready = (Some(0), format!("{url} is ready\n"));
+    let authority = server.authority_file();
+    let authority = authority.to_str().unwrap();
+    eventually("the server is ready", PATIENCE, async || {
+        (health(&[&url, "--ca-file", authority]).await == (ready.0, ready.1.clone(), String::new())).then_some(())
+    })
+    .await;
+    let (code, out, err) = health(&[&url]).await;
+    assert_eq!((code, out), ready);
+    assert!(err.contains("the certificate of") && err.contains("was not checked"), "{err}");
+    let pin = format!("sha256:{}", "0".repeat(64));
+    let (code, out, _) = health(&[&url, "--pin", &pin]).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "another server's pin is believed");
+
+    server.terminate().await;
+    let (code, out, err) = health(&[&url]).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("cannot reach"), "{err}");
+    let (code, _, err) = health(&[]).await;
+    assert_eq!(code, Some(2), "{err}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_ready_is_no_success() {
+    let mut server = ServerProcess::start_with(&["--stop-delay", "1h"]).await;
+    server.process().signal(Signal::TERM);
+    let url = server.url();
+    let output = eventually("the server is not ready", PATIENCE, async || {
+        let output = run(Command::new(&Binaries::get().otactl).env_clear().args(["health", &url])).await;
+        (!output.status.success()).then_some(output)
+    })
+    .await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("is not ready"), "{}", text(&output.stderr));
+    server.terminate().await;
+}
