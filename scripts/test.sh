@@ -27,6 +27,14 @@ scripts/setup.sh systemd || not_run="$not_run the service unit (no systemd),"
 export SQLX_OFFLINE=true
 
 if [ $# -eq 0 ]; then
+    status=0
+    scripts/chart.sh || status=$?
+    case $status in
+    0) ;;
+    3) not_run="$not_run the Helm chart (no Helm, checkov or promtool)," ;;
+    *) exit "$status" ;;
+    esac
+
     # Building it takes minutes: who runs some tests names one in OTA_IMAGE when they need it.
     if scripts/setup.sh podman && OTA_IMAGE=$(scripts/image.sh); then
         export OTA_IMAGE

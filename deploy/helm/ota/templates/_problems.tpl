@@ -10,9 +10,6 @@
 {{- if and $db.existingSecret (or $db.host $db.passwordSecret) -}}
 {{- $problems = append $problems "database: existingSecret has the whole URL, so leave host and passwordSecret out, or existingSecret" -}}
 {{- end -}}
-{{- if and $db.passwordSecret (not $db.host) (not $db.existingSecret) -}}
-{{- $problems = append $problems "database: passwordSecret is of no use without database.host" -}}
-{{- end -}}
 {{- if and (has $db.sslmode (list "verify-ca" "verify-full")) (not $db.sslRootCert.existingSecret) -}}
 {{- $problems = append $problems (printf "database.sslmode: %s needs the authority to verify with; name its Secret in database.sslRootCert.existingSecret" $db.sslmode) -}}
 {{- end -}}
@@ -24,7 +21,7 @@
 {{- if and $store.bucket $v.persistence.enabled -}}
 {{- $problems = append $problems "payloads: they are in one place; leave objectStore.bucket out, or persistence.enabled" -}}
 {{- end -}}
-{{- if and (not $store.bucket) (or $store.endpoint $store.existingSecret $store.region $store.prefix) -}}
+{{- if and $v.persistence.enabled (not $store.bucket) (or $store.endpoint $store.existingSecret $store.region $store.prefix) -}}
 {{- $problems = append $problems "objectStore: its settings are of no use without objectStore.bucket" -}}
 {{- end -}}
 {{- if not (include "ota.sharesPayloads" .) -}}

@@ -1,0 +1,124 @@
+"""What is written beside the chart is true of it."""
+
+import importlib
+import pathlib
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import unittest
+
+import chart
+
+HERE = pathlib.Path(__file__).parent
+GENERATOR = chart.ROOT / ".tools/chart/npm/node_modules/@bitnami/readme-generator-for-helm"
+README = (chart.CHART / "README.md").read_text()
+PACKED = {"Chart.yaml", "README.md", "UPGRADING.md", "values.schema.json", "values.yaml", "files/alerts.yaml", "files/dashboard.json",
+          "templates/NOTES.txt", "templates/tests/health.yaml"}
+
+
+def tests():
+    """The names of all tests there are."""
+    for path in HERE.glob("test_*.py"):
+        for name, case in vars(importlib.import_module(path.stem)).items():
+            if isinstance(case, type) and issubclass(case, unittest.TestCase) and case.__module__ == path.stem:
+                for method in unittest.defaultTestLoader.getTestCaseNames(case):
+                    yield method
+
+
+def packed(archive):
+    with tarfile.open(archive) as file:
+        return {name.removeprefix("ota/") for name in file.getnames()}
+
+
+class Documents(unittest.TestCase):
+    def test_the_table_of_values_is_the_one_that_values_yaml_makes(self):
+        with tempfile.TemporaryDirectory() as folder:
+            made = pathlib.Path(folder) / "README.md"
+            made.write_text(README)
+            done = subprocess.run(["node", GENERATOR / "bin/index.js", "-v", chart.CHART / "values.yaml", "-r", made], capture_output=True, text=True)
+            self.assertEqual(0, done.returncode, done.stdout + done.stderr)
+            self.assertEqual(made.read_text(), README, "run scripts/chart.sh table")
+
+    def test_each_promise_names_tests_that_are_there(self):
+        there, promised = set(tests()), README.split("## What the chart promises")[1].split("\n## ")[0]
+        rows = [line for line in promised.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+        self.assertGreaterEqual(len(rows), 20)
+        for row in rows:
+            named = re.findall(r"`(\w+)`", row.split("|")[-2])
+            self.assertTrue(named, f"no test: {row}")
+            for name in named:
+                self.assertIn(f"test_{name}", there, row)
+
+    def test_every_file_and_value_that_is_named_is_there(self):
+        known = set()
+        def walk(prefix, value):
+            known.add(prefix)
+            if isinstance(value, dict):
+                for key, inner in value.items():
+                    walk(f"{prefix}.{key}".strip("."), inner)
+        walk("", chart.yaml.safe_load((chart.CHART / "values.yaml").read_text()))
+        for name in ("README.md", "UPGRADING.md"):
+            text = (chart.CHART / name).read_text()
+            for link in re.findall(r"\]\(([^)#:]+)\)", text):
+                self.assertTrue((chart.CHART / link).exists(), f"{name}: {link}")
+            for value in re.findall(r"`([a-z][A-Za-z]*(?:\.[a-z][A-Za-z]*)+)`", text):
+                if value.split(".")[0] in known and not value.endswith((".yaml", ".md", ".sh")):
+                    self.assertIn(value, known, name)
+
+    def test_the_package_has_the_chart_and_nothing_else(self):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder) / "ota"
+            shutil.copytree(chart.CHART, copy)
+            (copy / ".secret").write_text("x")
+            (copy / "values.yaml~").write_text("x")
+            done = chart.helm3("package", copy, "-d", folder)
+            self.assertEqual(0, done.returncode, done.stderr)
+            third = packed(next(pathlib.Path(folder).glob("*.tgz")))
+            fourth = packed(chart.helm_python.package(copy, destination=pathlib.Path(folder) / "4"))
+        wanted = {path.relative_to(chart.CHART).as_posix() for path in chart.CHART.rglob("*") if path.is_file() and not path.name.startswith(".")}
+        self.assertEqual(wanted, third)
+        self.assertEqual(wanted, fourth - {".helmignore"})
+        self.assertLessEqual(PACKED, wanted)
+
+    def test_the_chart_is_of_the_programs_version(self):
+        version = re.search(r'^version = "([^"]+)"', (chart.ROOT / "Cargo.toml").read_text(), re.M)[1]
+        about = chart.yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
+        self.assertEqual(version, about["appVersion"])
+        self.assertIn(f":{version}", about["annotations"]["artifacthub.io/images"])
+        self.assertLessEqual({f"artifacthub.io/{name}" for name in ("changes", "images", "links", "license")}, set(about["annotations"]))
+        for name in ("changes", "images", "links"):
+            self.assertIsInstance(chart.yaml.safe_load(about["annotations"][f"artifacthub.io/{name}"]), list)
+
+    def test_defaults_are_the_servers_own(self):
+        source = "".join(path.read_text() for path in (chart.ROOT / "server/src").rglob("*.rs"))
+        own = dict(re.findall(r'env = "(OTA_\w+)"[^#]*?default_value = "([^"]+)"', source))
+        found = chart.environment(chart.server(chart.objects(chart.LEAST)))
+        # The chart's replicas stop slower than a server alone, write JSON, serve everybody, and wait for the Job.
+        meant = {"OTA_STOP_DELAY", "OTA_LOG_FORMAT", "OTA_LISTEN", "OTA_SCHEMA"}
+        same = set(own) & set(found) - meant
+        self.assertGreaterEqual(len(same), 6, same)
+        for name in same:
+            self.assertEqual(own[name], found[name], name)
+
+    def test_the_cluster_of_the_example_has_the_name_that_the_values_have(self):
+        cluster = chart.yaml.safe_load((chart.CHART / "examples/cnpg-cluster.yaml").read_text())
+        database = chart.example(chart.CHART / "examples/cnpg.yaml")["database"]
+        name = cluster["metadata"]["name"]
+        self.assertEqual((f"{name}-app", f"{name}-ca"), (database["existingSecret"], database["sslRootCert"]["existingSecret"]))
+
+    def test_a_hundred_thousand_devices_fit_the_figures_that_are_given_for_them(self):
+        given = chart.example(chart.CHART / "examples/100000-devices.yaml")
+        text = (chart.CHART / "examples/100000-devices.yaml").read_text()
+        replicas, connections = given["replicas"], given["server"]["databaseConnections"]
+        self.assertIn(f"{replicas + 1} replicas during an upgrade use {(replicas + 1) * connections}", text)
+        self.assertIn(f"{100_000 // 300} a second", text)
+        self.assertIn(f"{round(100_000 / 7200)} handshakes a second", text)
+        self.assertIn(f"{100_000 // replicas:,} devices that connect again", text)
+        # 50,000 connections of 64 KiB, and what passes through, are less than the limit.
+        self.assertLess(50_000 * 64 * 1024 + (36 << 20), 4 << 30)
+
+
+if __name__ == "__main__":
+    unittest.main()
