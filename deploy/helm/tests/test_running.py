@@ -87,13 +87,13 @@ class Probes(unittest.TestCase):
         self.assertEqual([own] * 3, [server[f"{name}Probe"] for name in ("startup", "readiness", "liveness")])
 
     def test_helm_test_asks_with_our_own_image_in_every_preset(self):
-        for mode in ("builtin", "proxy"):
-            rendered = chart.objects(chart.values({"tls": {"mode": mode}, "service": {"metrics": {"port": 99}}}))
+        for mode, scheme in (("builtin", "https"), ("proxy", "http")):
+            rendered = chart.objects(chart.values({"tls": {"mode": mode}, "service": {"admin": {"port": 99}}}))
             found = rendered["Pod", "ota-health"]
             self.assertEqual("test", hooks(found))
-            container, = found["spec"]["containers"]
-            self.assertEqual(["/otactl", "health", "http://ota-metrics:99", "--insecure"], container["command"])
-            self.assertEqual(chart.server(rendered)["image"], container["image"])
+            self.assertEqual({"devices": ["/otactl", "health", f"{scheme}://ota:8443"], "admin": ["/otactl", "health", f"{scheme}://ota-admin:99"]},
+                             {one["name"]: one["command"] for one in found["spec"]["containers"]})
+            self.assertEqual({chart.server(rendered)["image"]}, {one["image"] for one in found["spec"]["containers"]})
 
 
 class Tls(unittest.TestCase):

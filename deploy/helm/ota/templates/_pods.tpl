@@ -33,10 +33,6 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 command: [/ota-server, migrate]
 env:
   {{- include "ota.databaseEnv" . | trim | nindent 2 }}
-{{- with .Values.extraEnvFrom }}
-envFrom:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
 resources:
   {{- toYaml .Values.migrations.resources | nindent 2 }}
 securityContext:
