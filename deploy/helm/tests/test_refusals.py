@@ -75,6 +75,12 @@ SENSE = [
     ({"podDisruptionBudget": {"maxUnavailable": None, "minAvailable": "51%"}}, "minAvailable 51% of 2 replicas blocks every drain"),
     ({"terminationGracePeriodSeconds": 34}, "34 s are too short; stopDelay, drainTimeout and 10 s to spare are 35 s"),
     ({"server": {"drainTimeout": "5m"}, "terminationGracePeriodSeconds": 300}, "are 315 s"),
+    ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "commonLabels: app.kubernetes.io/name is there already"),
+    ({"podLabels": {"team": "edge"}, "commonLabels": {"team": "edge"}}, "podLabels: team is there already"),
+    ({"metrics": {"serviceMonitor": {"labels": {"helm.sh/chart": "x"}}}}, "metrics.serviceMonitor.labels: helm.sh/chart is there already"),
+    ({"extraVolumes": [{"name": "data", "emptyDir": {}}]}, "extraVolumes: data is there already; choose another name"),
+    ({"extraVolumeMounts": [{"name": "x", "mountPath": "/tmp"}]}, "extraVolumeMounts: /tmp is there already; choose another mountPath"),
+    ({"extraContainers": [{"name": "ota-server", "image": "x"}]}, "extraContainers: ota-server is there already"),
     ({"extraEnv": [{"name": "OTA_LISTEN", "value": "x"}]}, "the chart sets OTA_LISTEN by itself"),
     ({"extraEnv": [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}]}, "extraEnv: A is there twice"),
     ({"extraEnv": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]}, "AWS_SECRET_ACCESS_KEY is a secret"),
@@ -89,6 +95,8 @@ FINE = [
     {"global": {"imageRegistry": "x", "somebody": "else's"}},
     {"replicas": 1},
     {"replicas": 0},
+    {"podAnnotations": {"kubectl.kubernetes.io/default-container": "x"}, "migrations": {"annotations": {"helm.sh/hook-weight": "5"}}},
+    {"podLabels": {"team": "edge"}, "commonLabels": {"other": "edge"}},
 ]
 
 

@@ -240,7 +240,9 @@ class Network(unittest.TestCase):
                                             "database": {"to": [{"podSelector": {"matchLabels": {"a": "b"}}}]}}})
 
     def test_each_port_lets_in_its_own_callers(self):
-        rules = chart.objects(self.GIVEN)["NetworkPolicy", "ota"]["spec"]["ingress"]
+        policy = chart.objects(self.GIVEN)["NetworkPolicy", "ota"]["spec"]
+        self.assertEqual(["Ingress", "Egress"], policy["policyTypes"])
+        rules = policy["ingress"]
         found = {rule["ports"][0]["port"]: rule.get("from") for rule in rules}
         self.assertIsNone(found["grpc"])
         self.assertEqual({"cidr": "192.0.2.0/24"}, found["admin"][0]["ipBlock"])

@@ -31,15 +31,19 @@
 
 {{/* Labels of an object: include with (list . "server"), or another component. */}}
 {{- define "ota.labels" -}}
+{{- include "ota.ownLabels" . }}
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "ota.ownLabels" -}}
 {{- $root := index . 0 -}}
 {{- include "ota.selectorLabels" . }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 app.kubernetes.io/part-of: ota
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{- define "ota.selectorLabels" -}}

@@ -147,5 +147,29 @@
 {{- end -}}
 {{- $_ := set $given .name true -}}
 {{- end -}}
+{{- range $value, $labels := dict
+      "commonLabels" $v.commonLabels
+      "podLabels" $v.podLabels
+      "metrics.serviceMonitor.labels" $v.metrics.serviceMonitor.labels
+      "metrics.prometheusRule.labels" $v.metrics.prometheusRule.labels -}}
+{{- range $label, $_ := $labels -}}
+{{- if or (hasKey (fromYaml (include "ota.labels" (list $ "server"))) $label | and (ne $value "commonLabels")) (hasKey (fromYaml (include "ota.ownLabels" (list $ "server"))) $label) -}}
+{{- $problems = append $problems (printf "%s: %s is there already; leave it out" $value $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $value, $names := dict
+      "extraVolumes" (list "name" (include "ota.volumes" .))
+      "extraVolumeMounts" (list "mountPath" (include "ota.mounts" .))
+      "extraContainers" (list "name" (toYaml (concat (list (dict "name" "ota-server") (dict "name" "migrate")) $v.extraContainers $v.initContainers))) -}}
+{{- $seen := dict -}}
+{{- range fromYamlArray (index $names 1) -}}
+{{- $name := get . (index $names 0) -}}
+{{- if hasKey $seen $name -}}
+{{- $problems = append $problems (printf "%s: %s is there already; choose another %s" $value $name (index $names 0)) -}}
+{{- end -}}
+{{- $_ := set $seen $name true -}}
+{{- end -}}
+{{- end -}}
 {{- toYaml $problems -}}
 {{- end -}}
