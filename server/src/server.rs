@@ -157,6 +157,7 @@ async fn open(
         None => config.data_dir.join("blobs").to_string_lossy().into_owned(),
     };
     let blobs = Blobs::open(&store, s3_credentials(config)?).map_err(|error| StartError::Blobs(store, error))?;
+    blobs.try_out().await.map_err(StartError::BlobsRefused)?;
     let keys = Keyring::open(&database.pool, &config.key_file(), Utc::now()).await.map_err(StartError::Keys)?;
     let forwarding = config.tls.forwarding(keys.authority()).map_err(StartError::Tls)?.map(Arc::new);
     let fleet = Fleet::new(database.pool.clone(), config.check_in_interval, stopping.clone());

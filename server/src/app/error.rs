@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use ota_domain::Violation;
 
-use crate::keys::OpenError;
+use crate::{blobs, keys::OpenError};
 
 /// An error that is not the caller's.
 pub(super) type Source = Box<dyn StdError + Send + Sync>;
@@ -82,8 +82,11 @@ impl fmt::Display for Error {
                 write!(f, "too many calls; try again in {} s", retry_after.as_secs_f64().ceil())
             }
             Self::Unavailable { dependency: Dependency::Database, .. } => f.write_str("the database does not answer"),
-            Self::Unavailable { dependency: Dependency::BlobStore, .. } => {
-                f.write_str("the blob store does not answer")
+            Self::Unavailable { dependency: Dependency::BlobStore, source } => {
+                match source.downcast_ref::<blobs::Refusal>() {
+                    Some(refusal) => refusal.fmt(f),
+                    None => f.write_str("the blob store does not answer"),
+                }
             }
             Self::Unavailable { dependency: Dependency::IdentityProvider, .. } => {
                 f.write_str("the identity provider does not answer")

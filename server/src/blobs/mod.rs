@@ -10,15 +10,20 @@ mod checkpoint;
 mod local;
 mod object;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use ota_domain::{Sha256Digest, UploadId, release::Payload};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::app::Result;
+use crate::app::{Error, Result};
 
 pub use checkpoint::{Checkpoint, Hash, Parts};
+pub use object::Refusal;
+
+/// How long a start waits for an object store.
+const TRY_OUT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The blob store.
 #[derive(Debug)]
@@ -75,6 +80,33 @@ impl Blobs {
             Some(_) => return Err(OpenError::Scheme(spec.to_owned())),
         };
         Ok(Self { store, uploads: TaskTracker::new() })
+    }
+
+    /// Tries whether the store lets the server work, so that an operator hears of wrong credentials before the first upload
+    /// does. A store that does not answer may come later and is no fault.
+    ///
+    /// # Errors
+    /// When it refuses the server.
+    pub async fn try_out(&self) -> std::result::Result<(), Refusal> {
+        let Store::Bucket(bucket) = &self.store else { return Ok(()) };
+        match timeout(TRY_OUT_LIMIT, bucket.try_out()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Error::Unavailable { source, .. })) => match source.downcast() {
+                Ok(refusal) => Err(*refusal),
+                Err(error) => {
+                    tracing::warn!(error, "the object store does not answer; payloads can be had when it does");
+                    Ok(())
+                }
+            },
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the object store could not be tried out");
+                Ok(())
+            }
+            Err(_) => {
+                tracing::warn!("the object store does not answer; payloads can be had when it does");
+                Ok(())
+            }
+        }
     }
 
     /// The kind of store, for the status page.

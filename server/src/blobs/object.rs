@@ -7,6 +7,7 @@
 //! listed in the checkpoint, so that any replica can go on. A multipart upload whose first checkpoint was never recorded
 //! leaves parts that nobody knows of: a lifecycle rule of the bucket for incomplete uploads clears those.
 
+mod refusal;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
@@ -23,6 +24,7 @@ use ota_domain::{Sha256Digest, release::Payload};
 use super::{Checkpoint, Credentials, OpenError, Parts, Resumed, checkpoint::INTERVAL};
 use crate::app::{Dependency, Error, Reason, Result};
 
+pub use refusal::Refusal;
 pub(super) use writer::Writer;
 
 /// How long one request may take: a part on a slow line.
@@ -41,10 +43,17 @@ trait Store: ObjectStore + MultipartStore {}
 
 impl<T: ObjectStore + MultipartStore> Store for T {}
 
+/// A store, and what operators call it.
+#[derive(Debug, Clone)]
+struct Remote {
+    store: Arc<dyn Store>,
+    place: Arc<str>,
+}
+
 /// A bucket, or a folder in it.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    store: Arc<dyn Store>,
+    remote: Remote,
     prefix: Path,
 }
 
@@ -73,7 +82,18 @@ impl Bucket {
             .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() })
             .build()
             .map_err(OpenError::Objects)?;
-        Ok(Self { store: Arc::new(store), prefix: Path::from(prefix) })
+        let remote = Remote { store: Arc::new(store), place: format!("s3://{place}").into() };
+        Ok(Self { remote, prefix: Path::from(prefix) })
+    }
+
+    /// Begins an upload and drops it, and looks for what is not there: whether the store lets the server work.
+    pub(super) async fn try_out(&self) -> Result<()> {
+        let Remote { store, .. } = &self.remote;
+        let path = self.prefix.clone().join("tried-out");
+        let unavailable = |error| self.remote.unavailable(error);
+        let multipart = store.create_multipart(&path).await.map_err(unavailable)?;
+        self.remote.absent_is_fine(store.abort_multipart(&path, &multipart).await)?;
+        self.remote.absent_is_fine(store.get(&path).await.map(|_| ()))
     }
 
     fn path(&self, sha256: Sha256Digest) -> Path {
@@ -82,28 +102,30 @@ impl Bucket {
     }
 
     pub(super) fn reader(&self, sha256: Sha256Digest) -> Reader {
-        Reader { store: Arc::clone(&self.store), path: self.path(sha256) }
+        Reader { remote: self.remote.clone(), path: self.path(sha256) }
     }
 
     pub(super) async fn delete(&self, sha256: Sha256Digest) -> Result<()> {
-        absent_is_fine(self.store.delete(&self.path(sha256)).await)
+        self.remote.absent_is_fine(self.remote.store.delete(&self.path(sha256)).await)
     }
 
     pub(super) fn claim(&self, payload: Payload) -> Claim {
-        Claim { store: Arc::clone(&self.store), path: self.path(payload.sha256), size_bytes: payload.size_bytes }
+        Claim { remote: self.remote.clone(), path: self.path(payload.sha256), size_bytes: payload.size_bytes }
     }
 }
 
 /// A payload.
 #[derive(Debug)]
 pub struct Reader {
-    store: Arc<dyn Store>,
+    remote: Remote,
     path: Path,
 }
 
 impl Reader {
     pub(super) async fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
-        let bytes = self.store.get_range(&self.path, offset..offset + length as u64).await.map_err(unavailable)?;
+        let range = offset..offset + length as u64;
+        let read = self.remote.store.get_range(&self.path, range).await;
+        let bytes = read.map_err(|error| self.remote.unavailable(error))?;
         if bytes.len() == length {
             Ok(bytes)
         } else {
@@ -118,7 +140,7 @@ impl Reader {
 /// An upload. Not a lock: two streams may both send the next part, and the first whose checkpoint is recorded goes on.
 #[derive(Debug)]
 pub struct Claim {
-    store: Arc<dyn Store>,
+    remote: Remote,
     path: Path,
     size_bytes: u64,
 }
@@ -139,59 +161,69 @@ impl Claim {
         }
         let begun = checkpoint.parts.multipart.is_none();
         if begun {
-            checkpoint.parts.multipart = Some(self.store.create_multipart(&self.path).await.map_err(unavailable)?);
+            let multipart = self.remote.store.create_multipart(&self.path).await;
+            checkpoint.parts.multipart = Some(multipart.map_err(|error| self.remote.unavailable(error))?);
         }
         let writer = Writer::start(self, checkpoint, begun);
         Ok(Resumed::Writing(Box::new(super::Writer::Object(writer))))
     }
 
     async fn is_published(&self) -> Result<bool> {
-        match self.store.head(&self.path).await {
+        match self.remote.store.head(&self.path).await {
             Ok(object) => Ok(object.size == self.size_bytes),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(unavailable(error)),
+            Err(error) => Err(self.remote.unavailable(error)),
         }
     }
 
     pub(super) async fn publish(&self, parts: &Parts) -> Result<()> {
         let list = parts.etags.iter().map(|etag| PartId { content_id: etag.clone() }).collect();
         let multipart = parts.multipart.clone().unwrap_or_default();
-        match self.store.complete_multipart(&self.path, &multipart, list).await {
+        match self.remote.store.complete_multipart(&self.path, &multipart, list).await {
             Ok(_) => Ok(()),
             // Completed by a try whose answer or whose commit was lost.
             Err(_) if self.is_published().await? => Ok(()),
-            Err(error) => Err(part_failed(error)),
+            Err(error) => Err(self.remote.part_failed(error)),
         }
     }
 
     pub(super) async fn discard(self, parts: &Parts) -> Result<()> {
         match &parts.multipart {
-            Some(multipart) => absent_is_fine(self.store.abort_multipart(&self.path, multipart).await),
+            Some(multipart) => {
+                self.remote.absent_is_fine(self.remote.store.abort_multipart(&self.path, multipart).await)
+            }
             None => Ok(()),
         }
     }
 }
 
-fn absent_is_fine(result: object_store::Result<()>) -> Result<()> {
-    match result {
-        Err(object_store::Error::NotFound { .. }) => Ok(()),
-        result => result.map_err(unavailable),
+impl Remote {
+    fn absent_is_fine(&self, result: object_store::Result<()>) -> Result<()> {
+        match result {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            result => result.map_err(|error| self.unavailable(error)),
+        }
     }
-}
 
-fn unavailable(error: object_store::Error) -> Error {
-    Error::Unavailable { dependency: Dependency::BlobStore, source: error.into() }
-}
+    fn unavailable(&self, error: object_store::Error) -> Error {
+        let source = match Refusal::find(&error, &self.place) {
+            Some(refusal) => refusal.into(),
+            None => error.into(),
+        };
+        Error::Unavailable { dependency: Dependency::BlobStore, source }
+    }
 
-/// Tells a store that no longer knows the upload, or other parts of it than we do, from one that does not work. The
-/// library has a variant for the first; the second is only in the text of S3's answer.
-fn part_failed(error: object_store::Error) -> Error {
-    let lost = matches!(error, object_store::Error::NotFound { .. })
-        || ["NoSuchUpload", "InvalidPart"].iter().any(|code| format!("{error:?}").contains(code));
-    if lost {
-        Error::refused(Reason::UploadNotFound, "the object store lost parts of the upload; begin again")
-    } else {
-        unavailable(error)
+    /// Tells a store that no longer knows the upload, or other parts of it than we do, from one that does not work. The
+    /// library has a variant for the first, which also says that the bucket is gone; the second is only in S3's answer.
+    fn part_failed(&self, error: object_store::Error) -> Error {
+        let code = refusal::code(&error);
+        let lost = matches!(error, object_store::Error::NotFound { .. }) && code.as_deref() != Some("NoSuchBucket")
+            || matches!(code.as_deref(), Some("NoSuchUpload" | "InvalidPart"));
+        if lost {
+            Error::refused(Reason::UploadNotFound, "the object store lost parts of the upload; begin again")
+        } else {
+            self.unavailable(error)
+        }
     }
 }
 

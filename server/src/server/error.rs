@@ -39,6 +39,9 @@ pub enum StartError {
     /// The blob store cannot be opened.
     #[error("the blob store {0} cannot be opened")]
     Blobs(String, #[source] blobs::OpenError),
+    /// The blob store is there and not for this server.
+    #[error("payloads can be neither stored nor read")]
+    BlobsRefused(#[source] blobs::Refusal),
     /// The address is taken or not ours.
     #[error("cannot listen on {0}")]
     Listen(SocketAddr, #[source] io::Error),
@@ -88,6 +91,7 @@ impl StartError {
             ),
             Self::Keys(error) => error.hint(),
             Self::Blobs(..) => Some("--blob-store takes a folder or s3://bucket/prefix"),
+            Self::BlobsRefused(refusal) => Some(refusal.hint()),
             Self::Listen(..) => Some("another server may be running; choose another address"),
             Self::Tls(error) => error.hint(),
             Self::Oidc(error) => error.hint(),

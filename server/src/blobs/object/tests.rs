@@ -21,7 +21,8 @@ fn payload(bytes: &Bytes) -> Payload {
 
 fn blobs() -> (Blobs, Arc<InMemory>) {
     let memory = Arc::new(InMemory::new());
-    let bucket = Bucket { store: memory.clone(), prefix: Path::from("ota") };
+    let remote = Remote { store: memory.clone(), place: "s3://bucket/ota".into() };
+    let bucket = Bucket { remote, prefix: Path::from("ota") };
     (Blobs { store: crate::blobs::Store::Bucket(bucket), uploads: Default::default() }, memory)
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use object_store::PutPayload;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::{Claim, part_failed};
+use super::Claim;
 use crate::{
     app::{Error, Result},
     blobs::{Checkpoint, Closed, Hash, Stopped},
@@ -83,7 +83,7 @@ impl Writer {
         }
         let pieces = std::mem::take(&mut self.gathered);
         let bytes = std::mem::take(&mut self.gathered_bytes);
-        let (store, path) = (self.claim.store.clone(), self.claim.path.clone());
+        let (remote, path) = (self.claim.remote.clone(), self.claim.path.clone());
         let multipart = self.at.parts.multipart.clone().unwrap_or_default();
         let number = self.at.parts.etags.len();
         let mut hash = self.at.hash.clone();
@@ -93,7 +93,8 @@ impl Writer {
                 pieces.iter().for_each(|piece| hash.update(piece));
                 hash
             });
-            let part = store.put_part(&path, &multipart, number, payload).await.map_err(part_failed)?;
+            let part = remote.store.put_part(&path, &multipart, number, payload).await;
+            let part = part.map_err(|error| remote.part_failed(error))?;
             Ok(Sent { bytes, hash: hashing.await.map_err(Error::internal)?, etag: part.content_id })
         });
     }
