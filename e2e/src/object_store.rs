@@ -17,7 +17,6 @@ use object_store::{
     aws::{AwsAuthorizer, AwsCredential},
     client::{HttpClient, HttpConnector as _, HttpRequestBody, HttpResponse, ReqwestConnector},
 };
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{eventually, process::Process};
@@ -94,11 +93,7 @@ impl ObjectStore {
         self.answers().await;
     }
 
-    /// Starts it again without waiting for it.
-    ///
-    /// # Panics
-    /// When it cannot be started.
-    pub fn begin(&mut self) {
+    fn begin(&mut self) {
         let data = self.folder.path().join("data");
         let mut command = Command::new(program());
         command
@@ -116,11 +111,7 @@ impl ObjectStore {
         self.process = Some(Process::start(&mut command, &self.folder.path().join("log"), None));
     }
 
-    /// Waits until it answers.
-    ///
-    /// # Panics
-    /// When it ends or does not answer.
-    pub async fn answers(&mut self) {
+    async fn answers(&mut self) {
         eventually("the object store answers", START_LIMIT, async || {
             let ended = self.process.as_mut().expect("the store was started").ended();
             assert_eq!(ended, None, "the object store ended while it started");
@@ -136,22 +127,6 @@ impl ObjectStore {
     /// When it does not run.
     pub fn kill(&mut self) {
         self.process.take().expect("the store runs").kill();
-    }
-
-    /// Stops it for a moment, so that connections stay and nothing answers; until [`ObjectStore::thaw`].
-    ///
-    /// # Panics
-    /// When it does not run.
-    pub fn freeze(&self) {
-        self.process.as_ref().expect("the store runs").signal(Signal::STOP);
-    }
-
-    /// Lets it go on.
-    ///
-    /// # Panics
-    /// When it does not run.
-    pub fn thaw(&self) {
-        self.process.as_ref().expect("the store runs").signal(Signal::CONT);
     }
 
     /// Returns where it listens.
@@ -192,6 +167,15 @@ impl ObjectStore {
     /// When the store does not answer.
     pub async fn multipart_uploads(&self) -> Vec<String> {
         self.list("uploads=", "UploadId").await
+    }
+
+    /// Deletes the bucket with all that is in it.
+    ///
+    /// # Panics
+    /// When the store does not do it.
+    pub async fn delete_bucket(&self) {
+        let answer = self.call(Method::DELETE, &format!("/{BUCKET}")).await.expect("the store answers");
+        assert!(answer.status().is_success(), "{answer:?}");
     }
 
     async fn list(&self, query: &str, element: &str) -> Vec<String> {

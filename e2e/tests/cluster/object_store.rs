@@ -3,19 +3,33 @@
 
 use bytes::Bytes;
 use ota_e2e::{
-    Operator, TestDevice,
+    Binaries, ObjectStore, Operator, TestDevice, assert_refused,
+    binaries::run,
+    credential,
     device::{payload, sha256},
     eventually,
     operator::{PIECE_BYTES, pieces, unique_payload},
+    process::ServerProcess,
 };
-use ota_proto::admin::v1::{
-    CreateUploadRequest, GetUploadRequest, Upload, UploadPayloadRequest, create_upload_response::Presence,
+use ota_proto::{
+    admin::v1::{
+        CreateUploadRequest, DeletePayloadRequest, DeleteUploadRequest, GetUploadRequest, Upload, UploadPayloadRequest,
+        create_upload_response::Presence,
+    },
+    device::v1::DownloadRequest,
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use ota_server::serve::health::READINESS;
+use tokio::{
+    process::Command,
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_types::StatusExt as _;
 
-use crate::replicas::{PATIENCE, Replicas};
+use crate::replicas::{PATIENCE, Replicas, Shared, alone};
 
 const MIB: usize = 1 << 20;
 
@@ -108,4 +122,204 @@ async fn an_upload_goes_on_at_the_other_replica_when_a_server_is_killed() {
     assert!(replicas.store.multipart_uploads().await.is_empty());
     let device = device_with(&there, &bytes).await;
     assert!(device.download(&sha256(&bytes).0, 0, 0).await.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn what_is_refused_or_dropped_leaves_nothing_in_the_store() {
+    let Some((server, store, _shared)) = alone().await else { return };
+    let operator = server.admin();
+    // Bytes that are not what was announced.
+    let (announced, bytes) = (unique_payload(PART + MIB), unique_payload(PART + MIB));
+    let upload = announce(&operator, &announced).await;
+    let sent = operator.packages().upload_payload(tokio_stream::iter(pieces(&upload.name, &bytes, 0))).await;
+    assert_refused(&sent.unwrap_err(), Code::InvalidArgument, "CHECKSUM_MISMATCH");
+    assert!(store.multipart_uploads().await.is_empty());
+
+    // An upload that breaks off, and that nobody wants any more.
+    let upload = announce(&operator, &announced).await;
+    let sending = Sending::start(&operator);
+    assert!(sending.send(&pieces(&upload.name, &announced, 0)[..PART / PIECE_BYTES + 1]).await);
+    sending.end().await.unwrap_err();
+    assert_eq!(offset(&operator, &upload).await, PART);
+    assert_eq!(store.multipart_uploads().await.len(), 1);
+    operator.packages().delete_upload(DeleteUploadRequest { name: upload.name }).await.unwrap();
+    assert!(store.multipart_uploads().await.is_empty());
+    assert!(store.objects().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_payload_that_nobody_needs_is_deleted_from_the_store() {
+    let Some((server, store, _shared)) = alone().await else { return };
+    let operator = server.admin();
+    let digest = operator.upload(&unique_payload(MIB)).await;
+    assert_eq!(store.objects().await, [format!("ota/sha256/{}/{digest}", &digest.to_string()[..2])]);
+    operator.packages().delete_payload(DeletePayloadRequest { name: format!("payloads/{digest}") }).await.unwrap();
+    eventually("the object is gone", PATIENCE, async || store.objects().await.is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn any_range_comes_from_either_replica_to_many_at_once() {
+    const AT_ONCE: u64 = 40;
+    let Some(replicas) = Replicas::start(&[]).await else { return };
+    let bytes = unique_payload(PART + 3 * MIB);
+    let device = device_with(&replicas.at_a(), &bytes).await;
+    let digest = sha256(&bytes).0;
+    let size = bytes.len() as u64;
+    let mut downloads = JoinSet::new();
+    for number in 0..AT_ONCE {
+        let device = device.certified(if number % 2 == 0 { replicas.a.url() } else { replicas.b.url() }.as_str());
+        let bytes = bytes.clone();
+        // Begins and ends inside of parts, of pieces and of what is read at once.
+        let offset = number * size / AT_ONCE + number;
+        let length = (size - offset).min(3 * MIB as u64 + 17);
+        downloads.spawn(async move {
+            let got = device.download(&digest, offset, length).await.unwrap();
+            assert!(got == bytes[offset as usize..(offset + length) as usize], "{length} bytes from {offset}");
+        });
+    }
+    downloads.join_all().await;
+    assert!(device.certified(&replicas.b.url()).download(&digest, 0, 0).await.unwrap() == bytes);
+}
+
+/// Asserts that the caller is told of the outage, and when to try again.
+fn assert_outage(status: &Status) {
+    assert_refused(status, Code::Unavailable, "BLOB_STORE_UNAVAILABLE");
+    assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
+}
+
+#[tokio::test]
+async fn an_upload_survives_an_outage_of_the_store() {
+    let Some((server, mut store, _shared)) = alone().await else { return };
+    let operator = server.admin();
+    let bytes = unique_payload(4 * PART + 5);
+    let upload = announce(&operator, &bytes).await;
+    let all = pieces(&upload.name, &bytes, 0);
+    let sending = Sending::start(&operator);
+    assert!(sending.send(&all[..(2 * PART) / PIECE_BYTES + 1]).await);
+    eventually("a part is in the store", PATIENCE, async || (offset(&operator, &upload).await >= PART).then_some(()))
+        .await;
+    store.kill();
+    // The server takes what it may hold, and then says that it cannot go on.
+    sending.send(&all[(2 * PART) / PIECE_BYTES + 1..]).await;
+    assert_outage(&sending.end().await.unwrap_err());
+    assert_outage(&send_rest(&operator, &upload, &bytes).await.unwrap_err());
+    // Devices can be told what to do all the while: this replica is as good as any.
+    assert_eq!(readiness(&server).await, ServingStatus::Serving);
+    let kept = offset(&operator, &upload).await;
+    assert!(kept >= PART, "{kept} bytes are left");
+
+    store.restart().await;
+    send_rest(&operator, &upload, &bytes).await.unwrap();
+    assert!(store.multipart_uploads().await.is_empty());
+    let device = device_with(&operator, &bytes).await;
+    assert!(device.download(&sha256(&bytes).0, 0, 0).await.unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn a_download_survives_an_outage_of_the_store() {
+    let Some((server, mut store, _shared)) = alone().await else { return };
+    // More than all buffers between server and device hold.
+    let bytes = unique_payload(24 * MIB);
+    let device = device_with(&server.admin(), &bytes).await;
+    let digest = sha256(&bytes).0;
+    let request = DownloadRequest { sha256: digest.to_vec().into(), ..Default::default() };
+    let mut stream = device.updates().download(request).await.unwrap().into_inner();
+    let mut got = stream.message().await.unwrap().unwrap().data.to_vec();
+    store.kill();
+    let status = loop {
+        match stream.message().await {
+            Ok(piece) => got.extend_from_slice(&piece.expect("the payload is longer than this").data),
+            Err(status) => break status,
+        }
+    };
+    assert_outage(&status);
+    assert_outage(&device.download(&digest, got.len() as u64, 0).await.unwrap_err());
+    assert_eq!(readiness(&server).await, ServingStatus::Serving);
+
+    store.restart().await;
+    got.extend(device.download(&digest, got.len() as u64, 0).await.unwrap());
+    assert!(got == bytes);
+}
+
+async fn readiness(server: &ServerProcess) -> ServingStatus {
+    let request = HealthCheckRequest { service: READINESS.to_owned() };
+    let mut client = HealthClient::new(credential::connect(&server.url()));
+    client.check(request).await.unwrap().get_ref().status()
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_the_server_is_named_before_the_first_upload() {
+    let Some(store) = ObjectStore::start().await else { return };
+    let shared = Shared::fresh().await;
+    let wrong = [
+        ("AWS_SECRET_ACCESS_KEY", "another", "SignatureDoesNotMatch", "check the access key"),
+        ("AWS_ACCESS_KEY_ID", "ANOTHER", "InvalidAccessKeyId", "check the access key"),
+        ("OTA_BLOB_STORE", "s3://nowhere/ota", "NoSuchBucket", "make the bucket"),
+    ];
+    for (name, value, code, hint) in wrong {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(&Binaries::get().server);
+        command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path());
+        let output = run(command.envs(shared.environment(&store)).env(name, value)).await;
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {told}");
+        let place = if name == "OTA_BLOB_STORE" { value.to_owned() } else { store.url() };
+        for part in [format!("the object store {place} refuses the server: {code}"), format!("hint: {hint}")] {
+            assert!(told.contains(&part), "{name}: {told}");
+        }
+    }
+    assert!(store.multipart_uploads().await.is_empty());
+}
+
+#[tokio::test]
+async fn whoever_uploads_learns_that_the_store_refuses_the_server() {
+    let Some((server, store, _shared)) = alone().await else { return };
+    let bytes = unique_payload(PART + MIB);
+    let operator = server.admin();
+    let device = device_with(&operator, &bytes).await;
+    store.delete_bucket().await;
+    let other = unique_payload(MIB);
+    let upload = announce(&operator, &other).await;
+    let uploaded = send_rest(&operator, &upload, &other).await.unwrap_err();
+    let downloaded = device.download(&sha256(&bytes).0, 0, 0).await.unwrap_err();
+    for status in [uploaded, downloaded] {
+        assert_outage(&status);
+        assert_eq!(status.message(), "the object store s3://payloads/ota refuses the server: NoSuchBucket");
+    }
+}
+
+#[tokio::test]
+async fn a_server_starts_while_the_store_is_away() {
+    let Some(mut store) = ObjectStore::start().await else { return };
+    let shared = Shared::fresh().await;
+    store.kill();
+    let server = shared.server(&store, &[]).await;
+    assert_eq!(readiness(&server).await, ServingStatus::Serving);
+    store.restart().await;
+    server.admin().upload(&unique_payload(MIB)).await;
+}
+
+#[tokio::test]
+async fn a_large_payload_costs_the_server_little_memory() {
+    let Some((mut server, _store, _shared)) = alone().await else { return };
+    // Once through everything: what is loaded and set up then belongs to being idle.
+    let operator = server.admin();
+    let small = unique_payload(3 * PART);
+    let device = device_with(&operator, &small).await;
+    device.download(&sha256(&small).0, 0, 0).await.unwrap();
+    let memory = |server: &mut ServerProcess, line| server.process().memory_bytes(line).unwrap();
+    let idle = memory(&mut server, "VmRSS");
+    let large = unique_payload(256 * MIB);
+    let release = operator.publish("app", "2.0.0", &large).await;
+    operator.assign(&release, &[&device]).await;
+    device.granted().await;
+    let (mut at, size) = (0, large.len() as u64);
+    while at < size {
+        let got = device.download(&sha256(&large).0, at, (size - at).min(64 * MIB as u64)).await.unwrap();
+        assert!(got == large[at as usize..at as usize + got.len()]);
+        at += got.len() as u64;
+    }
+    let peak = memory(&mut server, "VmHWM");
+    eprintln!("ota-server: {} MiB when idle, {} MiB at most", idle >> 20, peak >> 20);
+    assert!(peak < idle + 64 * MIB as u64, "{peak} bytes at most, {idle} when idle");
 }

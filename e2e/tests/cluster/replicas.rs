@@ -37,12 +37,26 @@ impl Shared {
 
     /// Starts a server on the store.
     pub(crate) async fn server(&self, store: &ObjectStore, arguments: &[&str]) -> ServerProcess {
-        let mut environment = store.environment().to_vec();
-        environment.push(("DATABASE_URL".to_owned(), self.database.url()));
-        environment.push(("OTA_KEY_FILE".to_owned(), self.key_file().display().to_string()));
-        environment.push(("OTA_BLOB_STORE".to_owned(), store.url()));
-        ServerProcess::start_in(&environment, arguments).await
+        ServerProcess::start_in(&self.environment(store), arguments).await
     }
+
+    /// Returns what servers are told.
+    pub(crate) fn environment(&self, store: &ObjectStore) -> Vec<(String, String)> {
+        let shared = [
+            ("DATABASE_URL", self.database.url()),
+            ("OTA_KEY_FILE", self.key_file().display().to_string()),
+            ("OTA_BLOB_STORE", store.url()),
+        ];
+        let shared = shared.map(|(name, value)| (name.to_owned(), value));
+        store.environment().into_iter().chain(shared).collect()
+    }
+}
+
+/// Starts a single server on a store. `None` where there is no object store to be had.
+pub(crate) async fn alone() -> Option<(ServerProcess, ObjectStore, Shared)> {
+    let store = ObjectStore::start().await?;
+    let shared = Shared::fresh().await;
+    Some((shared.server(&store, &[]).await, store, shared))
 }
 
 impl Replicas {
