@@ -193,7 +193,9 @@ impl ServerProcess {
         self.folder.path()
     }
 
-    fn log(&self) -> PathBuf {
+    /// Returns the file with what it says on standard error.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 }

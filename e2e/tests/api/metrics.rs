@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use ota_e2e::{Options, TestServer, database::DedicatedCluster, eventually, operator::unique_payload};
+use ota_e2e::{
+    Options, TestServer,
+    database::DedicatedCluster,
+    device::sha256,
+    eventually,
+    operator::{PIECE_BYTES, unique_payload},
+};
 use ota_proto::admin::v1::{GetPackageRequest, GetStatusRequest};
 
 /// The value of the one line that begins so.
@@ -23,9 +29,39 @@ async fn calls_are_counted_by_how_they_ended() {
     assert_eq!(value(&page, &format!("grpc_server_started_total{{{status}}}")), Some(3.0), "{page}");
     assert_eq!(value(&page, &format!("grpc_server_handled_total{{{status},grpc_code=\"OK\"}}")), Some(3.0));
     assert_eq!(value(&page, &format!("grpc_server_handling_seconds_count{{{status}}}")), Some(3.0));
+    for family in ["grpc_server_msg_received_total", "grpc_server_msg_sent_total"] {
+        assert_eq!(value(&page, &format!("{family}{{{status}}}")), Some(3.0), "{family}");
+    }
     let package = r#"grpc_service="ota.admin.v1.PackageService",grpc_method="GetPackage",grpc_code="NotFound""#;
     assert_eq!(value(&page, &format!("grpc_server_handled_total{{grpc_type=\"unary\",{package}}}")), Some(1.0));
     assert!(page.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn messages_of_streams_are_counted_one_by_one() {
+    let server = TestServer::start().await;
+    let admin = server.admin();
+    let device = admin.enroll().await;
+    // Five pieces up and five down.
+    let bytes = unique_payload(5 * PIECE_BYTES);
+    let release = admin.publish("app", "1.0.0", &bytes).await;
+    admin.assign(&release, &[&device]).await;
+    device.granted().await;
+    assert_eq!(device.download(&sha256(&bytes).0, 0, 0).await.unwrap(), bytes);
+    let page = server.metrics().await;
+    let rpc = |kind: &str, service: &str, method: &str| {
+        format!("{{grpc_type=\"{kind}\",grpc_service=\"{service}\",grpc_method=\"{method}\"}}")
+    };
+    let upload = rpc("client_stream", "ota.admin.v1.PackageService", "UploadPayload");
+    let download = rpc("server_stream", "ota.device.v1.UpdateService", "Download");
+    for (family, labels, expected) in [
+        ("grpc_server_msg_received_total", &upload, 5.0),
+        ("grpc_server_msg_sent_total", &upload, 1.0),
+        ("grpc_server_msg_received_total", &download, 1.0),
+        ("grpc_server_msg_sent_total", &download, 5.0),
+    ] {
+        assert_eq!(value(&page, &format!("{family}{labels}")), Some(expected), "{family}{labels}");
+    }
 }
 
 #[tokio::test]

@@ -271,7 +271,11 @@ async fn what_was_changed_around_the_outage_reaches_the_devices() {
 async fn a_server_whose_connections_are_all_busy_is_still_ready() {
     let server = TestServer::with(Options { database_connections: 2, ..Options::default() }).await;
     let pool = &server.app().pool;
-    let _busy = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
-    assert!(pool.try_acquire().is_none());
+    // The server's own work may have one of them.
+    let mut busy = Vec::new();
+    while let Ok(connection) = pool.acquire().await {
+        busy.push(connection);
+    }
+    assert!(!busy.is_empty() && pool.try_acquire().is_none());
     ota_server::db::ping(pool).await.unwrap();
 }

@@ -9,6 +9,7 @@ mod identity;
 mod keys;
 mod kill;
 mod login;
+mod logs;
 mod memory;
 mod schema;
 mod secret_files;

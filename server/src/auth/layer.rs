@@ -13,6 +13,7 @@ use std::{
 use axum::{Router, body::Body};
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 use ota_domain::{role::Role, secret::BearerToken};
 use sha2::{Digest, Sha256};
 use tonic::Status;
@@ -20,7 +21,9 @@ use tower::Service;
 use uuid::Uuid;
 
 use super::{
-    Caller, Identity, Offer, PeerAddress, Principal, forwarded,
+    Caller, Identity, Offer, PeerAddress, Principal,
+    call::{Call, End, Observed, REQUEST_ID, Seen},
+    forwarded,
     limits::{self, Claimed},
     policy::{self, Demand},
 };
@@ -28,11 +31,11 @@ use crate::{
     app::{self, App, Error, Reason, Result},
     ca::PeerIdentity,
     fleet::Record,
-    metrics::{self, Observed, OpenCall},
+    metrics::Messages,
 };
 
 /// Names a request in logs, events and errors. Taken from the caller when they send one, else made here.
-pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub static REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 const MAX_REQUEST_ID_BYTES: usize = 64;
 
@@ -68,55 +71,106 @@ impl Service<Request<Body>> for Gate {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let guarded = Arc::clone(&self.guarded);
         Box::pin(async move {
             if !is_grpc(request.headers()) {
                 return Ok(not_grpc());
             }
-            let id = request_id(request.headers());
-            let row = policy::row(request.uri().path());
-            let open = row.map(|(row, _)| guarded.app.metrics.calls.begin(row));
-            let demand = row.map(|(_, demand)| demand);
-            let admitted = match guarded.offer.check(request.uri().path()) {
-                Ok(()) => admit(&guarded.app, demand, &mut request, &id).await,
-                elsewhere => elsewhere,
-            };
-            let mut response = match admitted {
-                Ok(()) => guarded.services.clone().call(request).await?,
-                Err(error) => {
-                    tracing::debug!(request_id = id, path = request.uri().path(), %error, "refused");
-                    Status::from(error).into_http()
+            let id: Arc<str> = request_id(request.headers()).into();
+            let response = REQUEST_ID.scope(Arc::clone(&id), guarded.answer(request, &id)).await;
+            response.map(|mut response| {
+                if let Ok(mut id) = HeaderValue::from_str(&id) {
+                    // It never comes again, so it has no place in the connection's table of headers.
+                    id.set_sensitive(true);
+                    response.headers_mut().insert(REQUEST_ID_HEADER.clone(), id);
                 }
-            };
-            if let Some(open) = open {
-                response = observed(response, guarded, open);
-            }
-            if let Ok(mut id) = HeaderValue::from_str(&id) {
-                // It never comes again, so it has no place in the connection's table of headers.
-                id.set_sensitive(true);
-                response.headers_mut().insert(REQUEST_ID.clone(), id);
-            }
-            Ok(response)
+                response
+            })
         })
     }
 }
 
-/// Counts how the call ends: now, when the answer is nothing but a status, else with its body.
-fn observed(response: Response<Body>, guarded: Arc<Guarded>, open: OpenCall) -> Response<Body> {
-    if let Some(code) = metrics::code(response.headers()) {
-        guarded.app.metrics.calls.end(open, code);
-        return response;
+impl Guarded {
+    async fn answer(
+        self: Arc<Self>,
+        mut request: Request<Body>,
+        id: &Arc<str>,
+    ) -> std::result::Result<Response<Body>, Infallible> {
+        let (app, row) = (&self.app, policy::row(request.uri().path()));
+        let source = source(app, &request);
+        let mut call = Call::begin(&app.metrics, row.map(|(row, _)| row), source, request.headers());
+        let admitted = match self.offer.check(request.uri().path()) {
+            Ok(()) => admit(app, row.map(|(_, demand)| demand), &mut request, source).await,
+            Err(elsewhere) => Err(elsewhere),
+        };
+        let response = match (admitted, row) {
+            (Ok(principal), Some((row, _))) => {
+                call.admitted(&principal);
+                let caller = Caller { principal, request_id: Arc::clone(id), source };
+                request.extensions_mut().insert(caller);
+                let request = received(request, &self, row);
+                self.services.clone().call(request).await?
+            }
+            (Ok(_), None) => Status::from(unknown(request.uri().path())).into_http(),
+            (Err(error), _) => {
+                tracing::debug!(request_id = &**id, path = request.uri().path(), %error, "refused");
+                Status::from(error).into_http()
+            }
+        };
+        Ok(observed(response, self, call, id))
     }
-    response.map(|body| Body::new(Observed::new(body, move |code| guarded.app.metrics.calls.end(open, code))))
 }
 
-/// Checks the credential that the request's row demands and puts the caller into the request.
-async fn admit(app: &App, demand: Option<Demand>, request: &mut Request<Body>, request_id: &str) -> Result<()> {
+/// Counts the messages of a request: one, unless callers send a stream.
+fn received(request: Request<Body>, guarded: &Arc<Guarded>, row: usize) -> Request<Body> {
+    let calls = &guarded.app.metrics.calls;
+    if !calls.takes_stream(row) {
+        calls.received(row, 1);
+        return request;
+    }
+    let (guarded, mut messages) = (Arc::clone(guarded), Messages::default());
+    request.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            if let Some(data) = frame.data_ref() {
+                guarded.app.metrics.calls.received(row, messages.count(data));
+            }
+            frame
+        }))
+    })
+}
+
+/// Counts and logs how the call ends: now, when the answer is nothing but a status, else with its body.
+fn observed(response: Response<Body>, guarded: Arc<Guarded>, mut call: Call, id: &Arc<str>) -> Response<Body> {
+    if let Some(end) = End::of(response.headers()) {
+        call.end(&guarded.app.metrics, id, end);
+        return response;
+    }
+    let id = Arc::clone(id);
+    let seen = {
+        let id = Arc::clone(&id);
+        move |seen| match seen {
+            Seen::Sent(messages) => call.sent(&guarded.app.metrics, messages),
+            Seen::Ended(end) => call.end(&guarded.app.metrics, &id, end),
+        }
+    };
+    response.map(|body| Body::new(Observed::new(body, id, seen)))
+}
+
+fn unknown(path: &str) -> Error {
+    Error::refused(Reason::NotImplemented, format!("{path} is not part of this server"))
+}
+
+/// Checks the credential that the request's row demands, and says who calls.
+async fn admit(
+    app: &App,
+    demand: Option<Demand>,
+    request: &mut Request<Body>,
+    source: Option<IpAddr>,
+) -> Result<Principal> {
     let path = request.uri().path();
-    let demand =
-        demand.ok_or_else(|| Error::refused(Reason::NotImplemented, format!("{path} is not part of this server")))?;
-    let (source, now) = (source(app, request), Instant::now());
+    let demand = demand.ok_or_else(|| unknown(path))?;
+    let now = Instant::now();
     // A call from this machine, or from a proxy on it that nobody declared, has no address that is worth a limit.
     let address = source.filter(|address| !address.is_loopback());
     let principal = match demand {
@@ -142,8 +196,7 @@ async fn admit(app: &App, demand: Option<Demand>, request: &mut Request<Body>, r
         app.limits.call(identity, now)?;
     }
     forwarded::strip(request.headers_mut());
-    request.extensions_mut().insert(Caller { principal, request_id: request_id.to_owned(), source });
-    Ok(())
+    Ok(principal)
 }
 
 /// The one call without a credential that costs the database several writes.
@@ -316,7 +369,7 @@ fn invalid_credential() -> Error {
 }
 
 fn request_id(headers: &HeaderMap) -> String {
-    let sent = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let sent = headers.get(&REQUEST_ID_HEADER).and_then(|id| id.to_str().ok());
     match sent.filter(|id| (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())) {
         Some(id) => id.to_owned(),
         None => new_request_id().simple().to_string(),

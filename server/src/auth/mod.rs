@@ -3,6 +3,7 @@
 //! Every request passes through [`Gate`] before any handler: it looks its row up in [`policy`], checks the credential
 //! that row demands and puts the [`Caller`] into the request. A handler never decides who may call it.
 
+mod call;
 mod connection;
 pub mod forwarded;
 mod layer;
@@ -14,8 +15,9 @@ mod principal;
 pub mod session;
 mod source;
 
+pub use call::current_request_id;
 pub use connection::Connection;
-pub use layer::{Gate, REQUEST_ID};
+pub use layer::{Gate, REQUEST_ID_HEADER};
 pub use offer::Offer;
 pub use principal::{Caller, Identity, Principal};
 pub use source::{Network, ParseNetworkError, PeerAddress, TrustedProxies};

@@ -160,6 +160,13 @@ pub fn row(path: &str) -> Option<(usize, Demand)> {
     None
 }
 
+/// The service and the method in this row.
+#[must_use]
+pub fn name(row: usize) -> Option<(&'static str, &'static str)> {
+    let rows = POLICY.iter().flat_map(|(service, methods)| methods.iter().map(|(method, _)| (*service, *method)));
+    rows.into_iter().nth(row)
+}
+
 /// What the RPC at `path` demands, as [`row`] has it.
 #[must_use]
 pub fn demand(path: &str) -> Option<Demand> {
@@ -202,6 +209,8 @@ mod tests {
         assert_eq!(demand("/ota.device.v1.UpdateService/CheckIn"), Some(Device));
         for (place, (path, demand)) in rows().enumerate() {
             assert_eq!(row(&path), Some((place, demand)), "{path}");
+            let (service, method) = name(place).unwrap();
+            assert_eq!(format!("/{service}/{method}"), path);
         }
     }
 }

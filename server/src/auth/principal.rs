@@ -1,6 +1,6 @@
 //! Who is calling.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use ota_domain::{ApiTokenId, DeviceId, Scope, role::Role};
@@ -78,7 +78,7 @@ pub struct Caller {
     /// Who.
     pub principal: Principal,
     /// The request's id, as in the log. Empty when no request caused the work.
-    pub request_id: String,
+    pub request_id: Arc<str>,
     /// The address the request came from. `None` when no request caused the work.
     pub source: Option<IpAddr>,
 }
@@ -87,7 +87,7 @@ impl Caller {
     /// The server, acting by itself.
     #[must_use]
     pub fn server() -> Self {
-        Self { principal: Principal::Server, request_id: String::new(), source: None }
+        Self { principal: Principal::Server, request_id: Arc::default(), source: None }
     }
 
     /// What the caller's role is limited to: nothing, for callers whose rights are no matter of roles.

@@ -148,7 +148,7 @@ pub async fn end(
         caller.principal.to_string(),
         caller.principal.display_name(),
         serde_json::Value::Object(details),
-        caller.request_id,
+        &*caller.request_id,
         caller.source_address(),
     )
     .fetch_all(connection)

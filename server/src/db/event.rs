@@ -67,7 +67,7 @@ pub async fn record(connection: &mut PgConnection, caller: &Caller, event: NewEv
         event.device.map(|device| device.0),
         event.rollout.map(|rollout| rollout.0),
         Value::Object(event.details),
-        caller.request_id,
+        &*caller.request_id,
         caller.source_address(),
     )
     .execute(connection)

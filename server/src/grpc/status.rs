@@ -6,7 +6,10 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::app::{Class, Dependency, Error, Reason};
+use crate::{
+    app::{Class, Dependency, Error, Reason},
+    auth::current_request_id,
+};
 
 /// The `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "ota";
@@ -60,7 +63,7 @@ impl From<Error> for Status {
                 Self::with_error_details(reason.class().into(), message, details)
             }
             Error::Unavailable { dependency, source } => {
-                tracing::warn!(error = %Chain(source.as_ref()), "{message}");
+                tracing::warn!(request_id = &*current_request_id(), error = %Chain(source.as_ref()), "{message}");
                 let mut details = details(match dependency {
                     Dependency::Database => Reason::DatabaseUnavailable,
                     Dependency::BlobStore => Reason::BlobStoreUnavailable,
@@ -70,7 +73,8 @@ impl From<Error> for Status {
                 Self::with_error_details(Code::Unavailable, message, details)
             }
             Error::Internal(source) => {
-                tracing::error!(error = %Chain(source.as_ref()), "a request failed by a fault of the server's own");
+                let error = Chain(source.as_ref());
+                tracing::error!(request_id = &*current_request_id(), %error, "a request failed by a fault of the server's own");
                 Self::with_error_details(Code::Internal, message, details(Reason::Internal))
             }
         }

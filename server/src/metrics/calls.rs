@@ -3,16 +3,10 @@
 
 use std::{
     fmt,
-    pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
-    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use axum::body::Body;
-use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Frame, SizeHint};
 use ota_proto::FILE_DESCRIPTOR_SET;
 use prometheus_client::{
     encoding::{DescriptorEncoder, NoLabelSet},
@@ -21,7 +15,7 @@ use prometheus_client::{
 };
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::auth::policy;
 
@@ -58,6 +52,8 @@ struct Rpc {
     method: String,
     kind: &'static str,
     started: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
     ended: [AtomicU64; CODES.len()],
     durations: [AtomicU64; BOUNDS.len() + 1],
     nanoseconds: AtomicU64,
@@ -117,7 +113,8 @@ fn kind(method: &MethodDescriptorProto) -> &'static str {
 #[derive(Debug, Clone, Copy)]
 pub struct OpenCall {
     row: usize,
-    began: Instant,
+    /// When.
+    pub began: Instant,
 }
 
 impl Calls {
@@ -127,6 +124,25 @@ impl Calls {
             rpc.started.fetch_add(1, Ordering::Relaxed);
         }
         OpenCall { row, began: Instant::now() }
+    }
+
+    /// Whether callers of the RPC in this row send a stream, and not one message.
+    pub fn takes_stream(&self, row: usize) -> bool {
+        self.0.get(row).is_some_and(|rpc| matches!(rpc.kind, "client_stream" | "bidi_stream"))
+    }
+
+    /// Counts messages that came.
+    pub fn received(&self, row: usize, messages: u64) {
+        if let Some(rpc) = self.0.get(row) {
+            rpc.received.fetch_add(messages, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts messages that went.
+    pub fn sent(&self, row: usize, messages: u64) {
+        if let Some(rpc) = self.0.get(row) {
+            rpc.sent.fetch_add(messages, Ordering::Relaxed);
+        }
     }
 
     /// Counts the end of a call.
@@ -145,73 +161,20 @@ fn class(took: Duration) -> usize {
     BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len())
 }
 
-/// What an answer's status says, where it has one.
-pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
-    headers.get(Status::GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes()))
-}
-
-/// The body of an answer, watched for how the call ends: with the status in its trailers, or without one.
-pub struct Observed<F: FnOnce(Code)> {
-    body: Body,
-    /// Told once.
-    ended: Option<F>,
-}
-
-impl<F: FnOnce(Code)> Observed<F> {
-    /// Watches `body`.
-    pub fn new(body: Body, ended: F) -> Self {
-        Self { body, ended: Some(ended) }
-    }
-
-    fn end(&mut self, code: Code) {
-        if let Some(ended) = self.ended.take() {
-            ended(code);
-        }
-    }
-}
-
-impl<F: FnOnce(Code)> Drop for Observed<F> {
-    fn drop(&mut self) {
-        // Nobody waited for the end.
-        self.end(Code::Cancelled);
-    }
-}
-
-impl<F: FnOnce(Code) + Unpin> http_body::Body for Observed<F> {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(code) = frame.trailers_ref().and_then(code) {
-                    this.end(code);
-                }
-            }
-            Some(Err(_)) | None => this.end(Code::Unknown),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 impl Calls {
     /// Writes the families of calls.
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut started =
-            encoder.encode_descriptor("grpc_server_started", "Calls that began.", None, MetricType::Counter)?;
-        for rpc in &self.0 {
-            let count = rpc.started.load(Ordering::Relaxed);
-            started.encode_family(&rpc.labels())?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        let counters: [(_, _, fn(&Rpc) -> &AtomicU64); 3] = [
+            ("grpc_server_started", "Calls that began.", |rpc| &rpc.started),
+            ("grpc_server_msg_received", "Messages that callers sent.", |rpc| &rpc.received),
+            ("grpc_server_msg_sent", "Messages that callers were sent.", |rpc| &rpc.sent),
+        ];
+        for (name, help, counter) in counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for rpc in &self.0 {
+                let count = counter(rpc).load(Ordering::Relaxed);
+                family.encode_family(&rpc.labels())?.encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+            }
         }
         let mut handled =
             encoder.encode_descriptor("grpc_server_handled", "Calls that ended.", None, MetricType::Counter)?;
@@ -247,8 +210,6 @@ impl Rpc {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt as _;
-
     use super::*;
 
     #[test]
@@ -267,22 +228,5 @@ mod tests {
         assert_eq!(class(Duration::from_micros(500)), 0);
         assert_eq!(class(Duration::from_micros(501)), 1);
         assert_eq!(class(Duration::from_secs(301)), BOUNDS.len());
-    }
-
-    #[tokio::test]
-    async fn a_call_ends_once_with_its_status_or_without_one() {
-        let ends = |body: Body| async {
-            let mut ends = Vec::new();
-            Observed::new(body, |code| ends.push(code)).collect().await.ok();
-            ends
-        };
-        let mut trailers = HeaderMap::new();
-        Status::not_found("x").add_header(&mut trailers).unwrap();
-        let with = http_body_util::Empty::new().with_trailers(std::future::ready(Some(Ok(trailers))));
-        assert_eq!(ends(Body::new(with)).await, [Code::NotFound]);
-        assert_eq!(ends(Body::empty()).await, [Code::Unknown]);
-        let mut dropped = None;
-        drop(Observed::new(Body::empty(), |code| dropped = Some(code)));
-        assert_eq!(dropped, Some(Code::Cancelled));
     }
 }

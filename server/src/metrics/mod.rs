@@ -4,11 +4,12 @@
 //! any number of.
 
 mod calls;
+mod messages;
 mod page;
 mod updates;
 
-pub(crate) use calls::code;
-pub use calls::{Calls, Observed, OpenCall};
+pub use calls::{Calls, OpenCall};
+pub use messages::Messages;
 pub use page::{CONTENT_TYPE, Facts, Stored, page};
 pub use updates::Updates;
 
