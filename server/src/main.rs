@@ -18,6 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tracing_subscriber::EnvFilter;
 
+/// As in the image. The C library's own allocator has one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The control plane that updates a fleet of devices over the air.
 ///
 /// Needs nothing to start: without a database URL it runs a Postgres of its own inside the data directory. The first
