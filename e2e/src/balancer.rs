@@ -153,7 +153,7 @@ async fn forward(mut client: TcpStream, backend: &Backend) -> io::Result<()> {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::select! {
-        ended = copy(from_client, to_server, &backend.up) => ended,
-        ended = copy(from_server, to_client, &backend.down) => ended,
+        ended = copy(from_client, to_server, &backend.up, None) => ended,
+        ended = copy(from_server, to_client, &backend.down, None) => ended,
     }
 }

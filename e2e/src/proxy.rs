@@ -22,6 +22,8 @@ pub struct CountingProxy {
 struct Counts {
     down: watch::Sender<u64>,
     up: watch::Sender<u64>,
+    /// When so many bytes have come down, no more come.
+    most_down: watch::Sender<u64>,
 }
 
 impl CountingProxy {
@@ -32,7 +34,8 @@ impl CountingProxy {
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("a listener has an address");
-        let counts = Counts { down: watch::Sender::new(0), up: watch::Sender::new(0) };
+        let most_down = watch::Sender::new(u64::MAX);
+        let counts = Counts { down: watch::Sender::new(0), up: watch::Sender::new(0), most_down };
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, server, counts.clone()));
         Self { address, counts, _tasks: tasks }
@@ -54,6 +57,11 @@ impl CountingProxy {
     #[must_use]
     pub fn up(&self) -> u64 {
         *self.counts.up.borrow()
+    }
+
+    /// Lets this many bytes and no more come from the server, a piece more or less; `u64::MAX` lets everything come again.
+    pub fn let_come_down(&self, bytes: u64) {
+        self.counts.most_down.send_replace(bytes);
     }
 
     /// Waits until at least so many bytes have come from the server.
@@ -93,19 +101,24 @@ async fn forward(mut client: TcpStream, server: SocketAddr, counts: &Counts) -> 
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::select! {
-        ended = copy(from_client, to_server, &counts.up) => ended,
-        ended = copy(from_server, to_client, &counts.down) => ended,
+        ended = copy(from_client, to_server, &counts.up, None) => ended,
+        ended = copy(from_server, to_client, &counts.down, Some(&counts.most_down)) => ended,
     }
 }
 
-/// Passes on what comes until nothing does, and counts it.
+/// Passes on what comes until nothing does, and counts it; no more than `most` of all that is counted.
 pub(crate) async fn copy(
     mut from: tcp::ReadHalf<'_>,
     mut to: tcp::WriteHalf<'_>,
     count: &watch::Sender<u64>,
+    most: Option<&watch::Sender<u64>>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
+        if let Some(most) = most {
+            // Fails when the sender is gone, which `most` borrows.
+            most.subscribe().wait_for(|most| *count.borrow() < *most).await.ok();
+        }
         let length = from.read(&mut buffer).await?;
         if length == 0 {
             return to.shutdown().await;

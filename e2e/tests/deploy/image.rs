@@ -47,19 +47,19 @@ struct File {
 
 async fn files(image: &str) -> BTreeMap<String, File> {
     let container = Container::create(image).await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a scratch folder");
     let path = folder.path().join("image.tar");
     succeed(podman(&["export", container.name(), "--output"]).arg(&path)).await;
-    let mut archive = tar::Archive::new(fs::File::open(&path).unwrap());
+    let mut archive = tar::Archive::new(fs::File::open(&path).expect("the file just written"));
     let read = |entry: std::io::Result<tar::Entry<'_, _>>| {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().display().to_string();
+        let mut entry = entry.expect("an archive");
+        let name = entry.path().expect("a path").display().to_string();
         let mut content = Vec::new();
-        entry.read_to_end(&mut content).unwrap();
+        entry.read_to_end(&mut content).expect("an archive");
         let header = entry.header();
-        (name, File { mode: header.mode().unwrap(), owner: header.uid().unwrap(), content })
+        (name, File { mode: header.mode().expect("a mode"), owner: header.uid().expect("an owner"), content })
     };
-    archive.entries().unwrap().map(read).collect()
+    archive.entries().expect("an archive").map(read).collect()
 }
 
 /// Whether an ELF file names a program that has to load it.

@@ -41,10 +41,10 @@ fn is_there(program: &str, tested: &str) -> bool {
 /// Copies the unit and its drop-in to where systemd looks, and has the unit start the server under test.
 fn install(folder: &Path, drop_ins: &[(&str, &str)]) {
     let drop_in_folder = folder.join("ota-server.service.d");
-    fs::create_dir_all(&drop_in_folder).unwrap();
-    fs::copy(units().join("ota-server.service"), folder.join("ota-server.service")).unwrap();
+    fs::create_dir_all(&drop_in_folder).expect("a file that can be made");
+    fs::copy(units().join("ota-server.service"), folder.join("ota-server.service")).expect("a file that can be made");
     for (name, content) in drop_ins {
-        fs::write(drop_in_folder.join(name), content).unwrap();
+        fs::write(drop_in_folder.join(name), content).expect("a file that can be made");
     }
 }
 
@@ -80,27 +80,31 @@ struct Machine {
 
 impl Machine {
     async fn boot(drop_ins: &[(&str, &str)]) -> Self {
-        let root = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+        let root = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .expect("a scratch folder");
         let at = |path: &str| root.path().join(path);
         for folder in ["usr", "opt", "etc/systemd/system", "var/lib", "var/log", "run", "tmp", "proc", "sys", "dev"] {
-            fs::create_dir_all(at(folder)).unwrap();
+            fs::create_dir_all(at(folder)).expect("a file that can be made");
         }
         for folder in ["bin", "sbin", "lib", "lib64"] {
-            symlink(format!("usr/{folder}"), at(folder)).unwrap();
+            symlink(format!("usr/{folder}"), at(folder)).expect("a file that can be made");
         }
         fs::write(at("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n")
-            .unwrap();
-        fs::write(at("etc/group"), "root:x:0:\nnogroup:x:65534:\n").unwrap();
-        fs::write(at("etc/nsswitch.conf"), "passwd: files systemd\ngroup: files systemd\nhosts: files\n").unwrap();
-        fs::write(at("etc/machine-id"), "").unwrap();
-        fs::copy("/etc/ld.so.cache", at("etc/ld.so.cache")).unwrap();
-        fs::copy(&Binaries::get().server, at("opt/ota-server")).unwrap();
+            .expect("a file that can be made");
+        fs::write(at("etc/group"), "root:x:0:\nnogroup:x:65534:\n").expect("a file that can be made");
+        fs::write(at("etc/nsswitch.conf"), "passwd: files systemd\ngroup: files systemd\nhosts: files\n")
+            .expect("a file that can be made");
+        fs::write(at("etc/machine-id"), "").expect("a file that can be made");
+        fs::copy("/etc/ld.so.cache", at("etc/ld.so.cache")).expect("a file that can be made");
+        fs::copy(&Binaries::get().server, at("opt/ota-server")).expect("a file that can be made");
         let system = at("etc/systemd/system");
-        fs::write(system.join("default.target"), "[Unit]\nDescription=Started\n").unwrap();
+        fs::write(system.join("default.target"), "[Unit]\nDescription=Started\n").expect("a file that can be made");
         install(&system, drop_ins);
 
         let options = ["--systemd=always", "--privileged", "--volume=/usr:/usr:ro", "--rootfs"];
-        let container = Container::start(root.path().to_str().unwrap(), &options, &[SYSTEMD]).await;
+        let container = Container::start(root.path().to_str().expect("a path in UTF-8"), &options, &[SYSTEMD]).await;
         let machine = Self { container, _root: root };
         eventually("systemd has started", PATIENCE, async || {
             let state = run(&mut machine.container.exec(&["systemctl", "is-system-running"])).await;
@@ -112,7 +116,7 @@ impl Machine {
 
     async fn says(&self, command: &[&str]) -> String {
         let output = succeed(&mut self.container.exec(command)).await;
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8(output.stdout).expect("text")
     }
 
     async fn property(&self, name: &str) -> String {
@@ -123,7 +127,7 @@ impl Machine {
 
 /// Returns a line of a process's status.
 fn status(process: &str, name: &str) -> String {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("a file that can be read");
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
 }
@@ -175,7 +179,7 @@ fn descendants(ancestor: &str) -> Vec<(String, String)> {
     let mut found = vec![ancestor.to_owned()];
     let mut named = Vec::new();
     let all: Vec<(String, String)> = fs::read_dir("/proc")
-        .unwrap()
+        .expect("the kernel lists processes")
         .filter_map(|entry| {
             let process = entry.ok()?.file_name().into_string().ok()?;
             process.parse::<u32>().ok()?;
