@@ -3,7 +3,7 @@
 # network. System packages need root or a sudo that does not ask; everything else goes to .tools.
 #
 #   scripts/setup.sh THING...    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store | musl |
-#                                certificates | buildah | podman | systemd | chart | promtool
+#                                certificates | buildah | podman | compose | systemd | chart | promtool
 #
 # Exits with 1 when something is still missing, and names it.
 set -eu
@@ -228,6 +228,25 @@ set_up_podman() {
     install "podman runc" "podman runc" "podman runc" "podman runc" "" && have podman && have runc
 }
 
+# Runs compose files with podman: what gives containers a network with names, and a shell for images that need one.
+set_up_compose() {
+    if ! { have netavark || [ -x /usr/lib/podman/netavark ] || [ -x /usr/libexec/podman/netavark ]; } ||
+        ! [ -x /usr/lib/podman/aardvark-dns ] && ! [ -x /usr/libexec/podman/aardvark-dns ] || ! have iptables || ! have busybox; then
+        install "netavark aardvark-dns iptables busybox-static" "netavark aardvark-dns iptables busybox" \
+            "netavark aardvark-dns iptables busybox-static" "netavark aardvark-dns iptables busybox" "" || return 1
+    fi
+    wanted=$root/scripts/tools/compose.txt
+    cmp -s "$wanted" "$tools/compose/wanted.txt" && [ -x "$tools/compose/bin/podman-compose" ] && return
+    rm -rf "$tools/compose"
+    mkdir -p "$tools"
+    set_up_venv || return 1
+    say "pip install (podman-compose)"
+    python3 -m venv "$tools/compose" >&2 &&
+        "$tools/compose/bin/python" -m pip install --quiet --require-hashes -r "$wanted" >&2 </dev/null &&
+        "$tools/compose/bin/podman-compose" --version >/dev/null 2>&1 &&
+        cp "$wanted" "$tools/compose/wanted.txt"
+}
+
 # To try the service unit: nothing is started by it.
 set_up_systemd() {
     have systemd-analyze && [ -x /usr/lib/systemd/systemd ] && return
@@ -272,7 +291,7 @@ set_up_promtool() {
 [ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 for thing; do
     case $thing in
-    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store | musl | certificates | buildah | podman | systemd | chart | promtool)
+    toolchain | rust | postgres | buf | python | nginx | softhsm | object-store | musl | certificates | buildah | podman | compose | systemd | chart | promtool)
         "set_up_$(echo "$thing" | tr - _)" || missing="$missing $thing"
         ;;
     *) say "unknown: $thing" && exit 2 ;;

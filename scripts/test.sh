@@ -21,6 +21,8 @@ scripts/setup.sh softhsm || not_run="$not_run keys behind PKCS#11 (no SoftHSM),"
 
 scripts/setup.sh object-store || not_run="$not_run payloads in an S3-compatible store and two replicas that share one (no SeaweedFS),"
 
+scripts/setup.sh compose || not_run="$not_run deploy/compose.yaml (no podman-compose, or no network for containers),"
+
 scripts/setup.sh systemd || not_run="$not_run the service unit (no systemd),"
 
 # Whatever a developer has set to compile queries online must not decide here.

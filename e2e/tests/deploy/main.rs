@@ -2,6 +2,7 @@
 
 use tokio::sync::Mutex;
 
+mod compose;
 mod image;
 mod kube_play;
 mod systemd;
