@@ -5,6 +5,7 @@
 mod fleet;
 mod replicas;
 
+mod first_start;
 mod migrate;
 mod object_store;
 mod rolling_restart;

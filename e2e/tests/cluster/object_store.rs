@@ -23,6 +23,7 @@ use tokio::{
     process::Command,
     sync::mpsc,
     task::{JoinHandle, JoinSet},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
@@ -260,7 +261,8 @@ async fn a_store_that_refuses_the_server_is_named_before_the_first_upload() {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(&Binaries::get().server);
         command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path());
-        let output = run(command.envs(shared.environment(&store)).env(name, value)).await;
+        let ended = timeout(PATIENCE, run(command.envs(shared.environment(&store)).env(name, value))).await;
+        let output = ended.unwrap_or_else(|_| panic!("{name}: the server starts"));
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {told}");
         let place = if name == "OTA_BLOB_STORE" { value.to_owned() } else { store.url() };

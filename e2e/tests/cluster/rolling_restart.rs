@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ota_e2e::{Balancer, Operator, eventually, operator::unique_payload};
+use ota_e2e::{Balancer, Operator, eventually, operator::unique_payload, process::AgentProcess};
 use ota_proto::admin::v1::{
     Deployment, DeploymentState, EnrollToken, GetRolloutRequest, GetStatusRequest, ListDeploymentsRequest,
     ListEventsRequest, RolloutState, target::Choice,
@@ -20,13 +20,17 @@ use crate::{
     replicas::{PATIENCE, Replicas},
 };
 
+/// How many of the devices are processes of their own. The others are as much of the agent as fits into this one.
+const PROGRAMS: usize = 3;
+
 const PAYLOAD_BYTES: usize = 2 << 20;
 
-/// What is not payload: handshakes, metadata, answers, frames. Measured: 60 KiB.
-const OVERHEAD_BYTES: u64 = 256 << 10;
+/// What is not payload: handshakes, metadata, answers, frames. Measured: 15 KiB.
+const OVERHEAD_BYTES: u64 = 64 << 10;
 
-/// What a download that breaks off may cost: what was on its way to the device, in a piece and in the buffers.
-const LOST_BYTES: u64 = 1 << 20;
+/// What a download that breaks off may cost: what was on its way to the device, in a piece and in the buffers. Measured:
+/// 135 KiB.
+const LOST_BYTES: u64 = 512 << 10;
 
 const ARGUMENTS: &[&str] = &[
     // Longer than a fleet of this size needs: who does not hear the doorbell is found out.
@@ -71,7 +75,14 @@ async fn story(devices: usize, restarts: &[(usize, Down)]) {
     let begin = Instant::now();
     let string =
         replicas.at_a().enrollment_string(EnrollToken { max_uses: devices as i32, ..EnrollToken::default() }).await;
-    let fleet = Fleet::start(&balancer.url(), &string, devices).await;
+    let fleet = Fleet::start(&balancer.url(), &string, devices - PROGRAMS).await;
+    let mut programs = Vec::new();
+    for _ in 0..PROGRAMS {
+        let mut program = AgentProcess::enroll(&balancer.url(), &string).await;
+        program.start();
+        programs.push(program);
+    }
+    let names: Vec<_> = fleet.names().iter().cloned().chain(programs.iter().map(AgentProcess::name)).collect();
     eventually("all devices are there", PATIENCE, async || (online(&operator).await? == devices).then_some(())).await;
     eprintln!("{devices} devices enrolled and there after {:?}", begin.elapsed());
 
@@ -110,8 +121,11 @@ async fn story(devices: usize, restarts: &[(usize, Down)]) {
         came / devices as u64 / 1024,
         PAYLOAD_BYTES / 1024
     );
-    assert_updated(&operator, &rollout.name, &fleet).await;
+    assert_updated(&operator, &rollout.name, &names).await;
     fleet.assert_runs("app", &payload);
+    for program in &programs {
+        assert!(std::fs::read(program.current("app").join("app")).unwrap() == payload);
+    }
     assert_eq!(fleet.noticed().damaged.load(Ordering::Relaxed), 0);
     assert!(interrupted > 0, "no restart met a download");
     let most = devices as u64 * (PAYLOAD_BYTES as u64 + OVERHEAD_BYTES) + interrupted * LOST_BYTES;
@@ -128,8 +142,11 @@ async fn story(devices: usize, restarts: &[(usize, Down)]) {
     let release = operator.publish("app", "1.1.0", &payload).await;
     let rollout = operator.create_rollout(&release, Choice::All(true)).await.unwrap();
     completed(&operator, &rollout.name).await;
-    assert_updated(&operator, &rollout.name, &fleet).await;
+    assert_updated(&operator, &rollout.name, &names).await;
     fleet.assert_runs("app", &payload);
+    for program in &programs {
+        assert!(std::fs::read(program.current("app").join("app")).unwrap() == payload);
+    }
     for (replica, before) in before.into_iter().enumerate() {
         let came = balancer.down(replica) - before;
         assert!(came > (devices / 10 * payload.len()) as u64, "{came} bytes came from replica {replica}");
@@ -162,13 +179,13 @@ async fn completed(operator: &Operator, rollout: &str) {
 }
 
 /// Asserts that every device was updated at the first attempt, and that exactly one event says so.
-async fn assert_updated(operator: &Operator, rollout: &str, fleet: &Fleet) {
+async fn assert_updated(operator: &Operator, rollout: &str, devices: &[String]) {
     let request = ListDeploymentsRequest { rollout: rollout.to_owned(), page_size: 1_000, ..Default::default() };
     let listed = eventually("deployments are listed", PATIENCE, async || {
         answered(operator.rollouts().list_deployments(request.clone()).await)
     });
     let deployments = listed.await.into_inner().deployments;
-    assert_eq!(deployments.len(), fleet.names().len());
+    assert_eq!(deployments.len(), devices.len());
     let is_good = |deployment: &Deployment| deployment.state() == DeploymentState::Succeeded && deployment.attempt == 1;
     let bad: Vec<_> = deployments.iter().filter(|deployment| !is_good(deployment)).collect();
     assert!(bad.is_empty(), "{bad:?}");
@@ -186,6 +203,6 @@ async fn assert_updated(operator: &Operator, rollout: &str, fleet: &Fleet) {
     for event in events {
         *successes.entry(event.device).or_default() += 1;
     }
-    let expected: BTreeMap<_, _> = fleet.names().iter().map(|name| (name.clone(), 1)).collect();
+    let expected: BTreeMap<_, _> = devices.iter().map(|name| (name.clone(), 1)).collect();
     assert_eq!(successes, expected);
 }
