@@ -121,8 +121,7 @@ class Objects(unittest.TestCase):
                 if kind in CUSTOM:
                     seen.add(kind)
                     version, fields = CUSTOM[kind]
-                    if (kind, given) != ("TLSRoute", CASES["gitops"]):
-                        self.assertEqual(version, found["apiVersion"])
+                    self.assertEqual(version, found["apiVersion"])
                     for field in fields:
                         self.assertTrue(found["spec"].get(field), f"{kind} has no {field}")
         self.assertEqual(set(CUSTOM), seen)
