@@ -15,6 +15,7 @@ METRICS = {
     "grpc_server_started_total": CALL, "grpc_server_handled_total": CALL | {"grpc_code"},
     "grpc_server_msg_received_total": CALL, "grpc_server_msg_sent_total": CALL,
     "grpc_server_handling_seconds_bucket": CALL | {"le"}, "ota_build_info": {"version"}, "ota_devices": {"state"}, "ota_devices_online": set(),
+    "ota_devices_disbelieving": set(), "ota_devices_conflicting": set(),
     "ota_device_streams": set(), "ota_updates_total": {"result", "reason"}, "ota_update_phase_duration_seconds_bucket": {"phase", "le"},
     "ota_rollouts": {"state"}, "ota_deployments_open": set(), "ota_artifact_bytes_sent_total": set(), "ota_db_pool_connections": {"state"},
     "ota_db_pool_connections_max": set(), "ota_db_up": set(), "ota_metadata_expiry_timestamp_seconds": {"repository", "role"},
@@ -22,7 +23,6 @@ METRICS = {
 }
 TARGET = {"namespace", "job", "pod", "instance", "service", "endpoint", "container"}
 ON = chart.values({"metrics": {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}, "dashboard": {"enabled": True}}})
-# Every third of a minute would be truer; a minute is enough for what waits minutes.
 JOB = 'namespace="ota",job="ota-metrics"'
 
 
@@ -47,6 +47,8 @@ ALERTS = {
     "OtaDatabaseDown": (20, [series("ota_db_up", "0x200")], [series("ota_db_up", "1x200")]),
     "OtaErrors": (40, [calls("OK", 90), calls("Internal", 10)], [calls("OK", 90), calls("NotFound", 50), calls("Internal", 1)]),
     "OtaDevicesOffline": (90, [series("ota_devices_online", "1000x70 700x200")], [series("ota_devices_online", "1000x70 900x200")]),
+    "OtaDevicesDisbelieve": (40, [series("ota_devices_disbelieving", "0x5 1x200")], [series("ota_devices_disbelieving", "0x200")]),
+    "OtaDevicesConflict": (20, [series("ota_devices_conflicting", "1x200")], [series("ota_devices_conflicting", "0x200")]),
     "OtaRolloutStalled": (180, [series("ota_deployments_open", "5x200"), updates("succeeded", 0)], [series("ota_deployments_open", "5x200"), updates("succeeded", 1)]),
     "OtaUpdatesFail": (90, [updates("succeeded", 8), updates("rolled_back", 2)], [updates("succeeded", 95), updates("failed", 5), updates("superseded", 50)]),
     "OtaDatabasePoolFull": (20, [series("ota_db_pool_connections", "16x200", state="used"), series("ota_db_pool_connections", "0x200", state="idle"), series("ota_db_pool_connections_max", "16x200")],
