@@ -9,6 +9,8 @@ import tarfile
 import tempfile
 import unittest
 
+import kubernetes_validate
+
 import chart
 
 HERE = pathlib.Path(__file__).parent
@@ -66,6 +68,18 @@ class Documents(unittest.TestCase):
             for value in re.findall(r"`([a-z][A-Za-z]*(?:\.[a-z][A-Za-z]*)+)`", text):
                 if value.split(".")[0] in known and not value.endswith((".yaml", ".md", ".sh")):
                     self.assertIn(value, known, name)
+
+    def test_the_pod_that_rotates_the_key_is_one_that_kubernetes_takes_with_flags_that_the_server_has(self):
+        pod = chart.yaml.safe_load((chart.CHART / "UPGRADING.md").read_text().split("<<'END'\n")[1].split("\nEND\n")[0])
+        for version in chart.KUBERNETES:
+            kubernetes_validate.validate(pod, version, strict=True)
+        container, = pod["spec"]["containers"]
+        source = (chart.ROOT / "server/src/main.rs").read_text()
+        self.assertEqual("rotate-key-encryption-key", container["command"][1])
+        self.assertIn("RotateKeyEncryptionKey", source)
+        self.assertIn("new_key_file", source)
+        self.assertEqual(chart.server(chart.objects(chart.LEAST))["image"], container["image"])
+        self.assertEqual({one["name"] for one in pod["spec"]["volumes"]}, {one["name"] for one in container["volumeMounts"]})
 
     def test_the_package_has_the_chart_and_nothing_else(self):
         with tempfile.TemporaryDirectory() as folder:
