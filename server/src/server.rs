@@ -92,7 +92,7 @@ impl Server {
             Ok((file, begun))
         };
         let begun = stopping.run_until_cancelled(begin).await.unwrap_or(Err(StartError::Stopped));
-        let (admin_token_file, Begun { app, address, admin_address, mut tasks }) = match begun {
+        let (admin_token_file, Begun { app, address, admin_address, tls, mut tasks }) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 database.close().await;
@@ -101,7 +101,7 @@ impl Server {
         };
         tasks.spawn(health.follow(app.pool.clone(), leaving.clone()));
         if let Some(operations) = &operations {
-            operations.started(&app);
+            operations.started(&app, tls);
         }
         let metrics_address = operations.as_ref().map(|operations| operations.address);
         Ok(Self {
@@ -187,6 +187,7 @@ struct Begun {
     app: App,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
+    tls: Option<Arc<Tls>>,
     tasks: JoinSet<()>,
 }
 
@@ -232,7 +233,7 @@ impl Begun {
             };
             tasks.spawn(serve::serve(listener, settings, stopping.clone(), config.drain_timeout));
         }
-        Ok(Self { app, address, admin_address, tasks })
+        Ok(Self { app, address, admin_address, tls, tasks })
     }
 }
 

@@ -131,6 +131,12 @@ impl Tls {
         Ok(Self { acceptor, judge, proxies, shown, source: Mutex::new(source), keys })
     }
 
+    /// When the certificate runs out that connections are shown.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<DateTime<Utc>> {
+        self.shown.expires_at()
+    }
+
     /// Does the handshake, and says who is at the other end.
     ///
     /// # Errors

@@ -59,9 +59,10 @@ pub async fn report(
         db::deployment::standing(&mut transaction, report.deployment, device).await?.ok_or_else(not_found)?;
     let reported = Reported { standing, ..reported };
     let effect = decide(&reported, &report);
+    let mut entered_at = None;
     match effect {
         Effect::Enter(state) => {
-            db::deployment::enter(&mut transaction, state, &report, now).await?;
+            entered_at = db::deployment::enter(&mut transaction, state, &report, now).await?;
             db::event::record(&mut transaction, caller, event(device, &reported, &report)).await?;
             db::notify::events(&mut transaction).await?;
             if state.is_ended() {
@@ -77,6 +78,10 @@ pub async fn report(
         Effect::Ignore | Effect::Stop => return Ok(effect.verdict()),
     }
     transaction.commit().await?;
+    // Another replica's clock may have been ahead.
+    if let Some(took) = entered_at.and_then(|at| (now - at).to_std().ok()) {
+        app.metrics.phases.ended(standing.state, took);
+    }
     if let Effect::Enter(state) = effect
         && state.is_ended()
     {

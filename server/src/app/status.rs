@@ -33,7 +33,7 @@ pub struct Status {
 /// # Errors
 /// When the database does not answer.
 pub async fn get(app: &App, caller: &Caller, now: DateTime<Utc>) -> Result<Status> {
-    let Stored { devices, work, trust_mode, expiries } = look_up(app, caller.scope(), now).await?;
+    let Stored { devices, rollouts: _, work, trust_mode, expiries } = look_up(app, caller.scope(), now).await?;
     let expiring = expiries.iter().filter_map(|expiry| trust::warning(expiry, now));
     let warnings = warnings(app, &devices).into_iter().chain(expiring).collect();
     Ok(Status { devices, work, trust_mode, warnings })
@@ -50,9 +50,10 @@ pub async fn stored(app: &App, now: DateTime<Utc>) -> Result<Stored> {
 async fn look_up(app: &App, scope: &Scope, now: DateTime<Utc>) -> Result<Stored> {
     let mut connection = app.pool.acquire().await?;
     let devices = db::status::devices(&mut connection, devices::online_since(app, now), scope).await?;
+    let rollouts = db::status::rollouts(&mut connection).await?;
     let work = db::status::work(&mut connection, scope).await?;
     let (trust_mode, expiries) = trust::expiries(&mut connection).await?;
-    Ok(Stored { devices, work, trust_mode, expiries })
+    Ok(Stored { devices, rollouts, work, trust_mode, expiries })
 }
 
 fn warnings(app: &App, devices: &DeviceCounts) -> Vec<String> {

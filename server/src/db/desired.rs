@@ -156,7 +156,7 @@ pub async fn grant(connection: &mut PgConnection, device: DeviceId, now: DateTim
     sqlx::query_as!(
         Granted,
         r#"UPDATE deployment
-           SET state = 'granted', attempt = attempt + 1, sequence = 0, bytes_done = 0, updated_at = $2,
+           SET state = 'granted', attempt = attempt + 1, sequence = 0, bytes_done = 0, updated_at = $2, entered_at = $2,
                changed_at = clock_timestamp()
            WHERE device_id = $1 AND state = 'queued'
            RETURNING id AS "id: DeploymentId", rollout_id AS "rollout: RolloutId", attempt"#,

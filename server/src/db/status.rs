@@ -52,6 +52,26 @@ pub async fn devices(
     sql.build_query_as().fetch_one(connection).await
 }
 
+/// Rollouts by their state.
+#[derive(FromRow, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RolloutCounts {
+    /// Granting deployments.
+    pub active: i64,
+    /// Done.
+    pub completed: i64,
+    /// Ended by a person.
+    pub canceled: i64,
+}
+
+/// Counts all rollouts.
+pub async fn rollouts(connection: &mut PgConnection) -> sqlx::Result<RolloutCounts> {
+    let sql = "SELECT count(*) FILTER (WHERE state = 'active') AS active,
+                      count(*) FILTER (WHERE state = 'completed') AS completed,
+                      count(*) FILTER (WHERE state = 'canceled') AS canceled
+               FROM rollout";
+    sqlx::query_as(sql).fetch_one(connection).await
+}
+
 /// What there is beside devices.
 #[derive(FromRow, Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkCounts {

@@ -109,6 +109,9 @@ fn kind(method: &MethodDescriptorProto) -> &'static str {
     }
 }
 
+/// The name of a family, its help, and what it counts of an RPC.
+type Counter = (&'static str, &'static str, fn(&Rpc) -> &AtomicU64);
+
 /// A call that has begun. Whoever holds it says how it ended.
 #[derive(Debug, Clone, Copy)]
 pub struct OpenCall {
@@ -164,7 +167,7 @@ fn class(took: Duration) -> usize {
 impl Calls {
     /// Writes the families of calls.
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let counters: [(_, _, fn(&Rpc) -> &AtomicU64); 3] = [
+        let counters: [Counter; 3] = [
             ("grpc_server_started", "Calls that began.", |rpc| &rpc.started),
             ("grpc_server_msg_received", "Messages that callers sent.", |rpc| &rpc.received),
             ("grpc_server_msg_sent", "Messages that callers were sent.", |rpc| &rpc.sent),
@@ -191,7 +194,7 @@ impl Calls {
         let mut handling =
             encoder.encode_descriptor("grpc_server_handling", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for rpc in self.0.iter().filter(|rpc| rpc.started.load(Ordering::Relaxed) > 0) {
-            let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+            let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
             let classes: Vec<_> =
                 bounds.zip(&rpc.durations).map(|(bound, count)| (bound, count.load(Ordering::Relaxed))).collect();
             let seconds = Duration::from_nanos(rpc.nanoseconds.load(Ordering::Relaxed)).as_secs_f64();

@@ -1,19 +1,23 @@
 //! The page that Prometheus reads, in the text form of OpenMetrics 1.0.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use chrono::{DateTime, Utc};
 use ota_trust::metadata::{Mode, Role};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, text},
+    encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text},
     metrics::MetricType,
     registry::{Registry, Unit},
 };
 
 use super::Metrics;
 use crate::db::{
-    status::{DeviceCounts, WorkCounts},
+    status::{DeviceCounts, RolloutCounts, WorkCounts},
     trust_metadata::Expiry,
 };
 
@@ -30,6 +34,10 @@ pub struct Facts {
     pub device_streams: usize,
     /// Connections to the database: all, and those of them that nobody uses.
     pub database_connections: (u32, usize),
+    /// How many there may be.
+    pub database_connections_max: u32,
+    /// When the certificate runs out that connections are shown. `None` when they are shown none.
+    pub certificate_expires_at: Option<DateTime<Utc>>,
     /// What the database says. `None` while it does not answer.
     pub stored: Option<Stored>,
 }
@@ -39,6 +47,8 @@ pub struct Facts {
 pub struct Stored {
     /// Devices by state.
     pub devices: DeviceCounts,
+    /// Rollouts by state.
+    pub rollouts: RolloutCounts,
     /// What there is beside devices.
     pub work: WorkCounts,
     /// Who holds the root keys.
@@ -73,6 +83,15 @@ impl Collector for Page {
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         self.metrics.calls.encode(&mut encoder)?;
         self.metrics.updates.encode(&mut encoder)?;
+        self.metrics.phases.encode(&mut encoder)?;
+        encoder
+            .encode_descriptor(
+                "ota_artifact_bytes_sent",
+                "Bytes of payloads that were sent.",
+                None,
+                MetricType::Counter,
+            )?
+            .encode_counter::<NoLabelSet, _, f64>(&self.metrics.artifact_bytes.load(Ordering::Relaxed), None)?;
         let facts = &self.facts;
         let mut gauges = Gauges(encoder);
         gauges.one("ota_device_streams", "Devices that hold a stream to this replica.", facts.device_streams as i64)?;
@@ -83,6 +102,12 @@ impl Collector for Page {
             "Connections to the database.",
             &[([("state", "idle")], idle as i64), ([("state", "used")], used)],
         )?;
+        let help = "Connections to the database that there may be.";
+        gauges.one("ota_db_pool_connections_max", help, i64::from(facts.database_connections_max))?;
+        if let Some(at) = facts.certificate_expires_at {
+            let help = "When the certificate runs out that connections are shown, in seconds since 1970.";
+            gauges.one("ota_tls_certificate_expiry_timestamp_seconds", help, at.timestamp())?;
+        }
         gauges.one("ota_db_up", "Whether the database answers.", i64::from(facts.stored.is_some()))?;
         facts.stored.as_ref().map_or(Ok(()), |stored| stored.encode(&mut gauges))
     }
@@ -90,7 +115,7 @@ impl Collector for Page {
 
 impl Stored {
     fn encode(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
-        let Self { devices, work, trust_mode, expiries } = self;
+        let Self { devices, rollouts, work, trust_mode, expiries } = self;
         let state = |state, count| ([("state", state)], count);
         gauges.by(
             "ota_devices",
@@ -107,7 +132,15 @@ impl Stored {
         gauges.one("ota_devices_disbelieving", help, devices.disbelieving)?;
         let help = "Waiting devices that say they are a machine that another device is.";
         gauges.one("ota_devices_conflicting", help, devices.conflicting)?;
-        gauges.one("ota_rollouts_open", "Rollouts that have not ended.", work.open_rollouts)?;
+        gauges.by(
+            "ota_rollouts",
+            "Rollouts by their state.",
+            &[
+                state("active", rollouts.active),
+                state("completed", rollouts.completed),
+                state("canceled", rollouts.canceled),
+            ],
+        )?;
         gauges.one("ota_deployments_open", "Deployments that have not ended.", work.open_deployments)?;
         let help = "Whether the server holds the root keys: otactl keys adopt takes them away from it.";
         gauges.one("ota_root_keys_managed", help, i64::from(*trust_mode == Mode::Managed))?;

@@ -18,6 +18,7 @@ use super::health::Health;
 use crate::{
     app::{App, status},
     metrics::{self, Facts, Metrics, Stored},
+    tls::Tls,
 };
 
 /// How long what the database said is told again: whoever reads the page all the time does not count the fleet as often.
@@ -43,7 +44,7 @@ impl Operations {
     pub async fn open(address: SocketAddr, health: &Health, metrics: Arc<Metrics>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let known = Arc::new(Known { metrics, app: OnceLock::new(), stored: Mutex::default() });
+        let known = Arc::new(Known { metrics, started: OnceLock::new(), stored: Mutex::default() });
         let router = Router::new()
             .route("/metrics", get(page))
             .with_state(Arc::clone(&known))
@@ -58,9 +59,9 @@ impl Operations {
     }
 
     /// Tells more from now on: the server has started.
-    pub fn started(&self, app: &App) {
+    pub fn started(&self, app: &App, tls: Option<Arc<Tls>>) {
         // Nobody else sets it.
-        self.known.app.set(app.clone()).ok();
+        self.known.started.set((app.clone(), tls)).ok();
     }
 }
 
@@ -69,16 +70,18 @@ impl Operations {
 struct Known {
     metrics: Arc<Metrics>,
     /// Set when the server has started.
-    app: OnceLock<App>,
+    started: OnceLock<(App, Option<Arc<Tls>>)>,
     /// What the database said, and when. Held while it is asked, so that it is asked once at a time.
     stored: Mutex<Option<(Instant, Stored)>>,
 }
 
 async fn page(State(known): State<Arc<Known>>) -> Response {
-    let facts = match known.app.get() {
-        Some(app) => Facts {
+    let facts = match known.started.get() {
+        Some((app, tls)) => Facts {
             device_streams: app.fleet.watcher_count(),
             database_connections: (app.pool.size(), app.pool.num_idle()),
+            database_connections_max: app.pool.options().get_max_connections(),
+            certificate_expires_at: tls.as_ref().and_then(|tls| tls.expires_at()),
             stored: known.stored(app).await,
         },
         None => Facts::default(),

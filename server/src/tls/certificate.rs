@@ -16,6 +16,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
 use super::{Options, TlsError, provider};
 use crate::ca::{Authority, CaError};
 
@@ -33,6 +35,15 @@ impl Shown {
 
     pub(super) fn show(&self, key: CertifiedKey) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+    }
+}
+
+impl Shown {
+    /// The last second of the certificate; `None` for one that cannot be read.
+    pub(super) fn expires_at(&self) -> Option<DateTime<Utc>> {
+        let shown = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        let (_, leaf) = X509Certificate::from_der(shown.end_entity_cert().ok()?).ok()?;
+        DateTime::from_timestamp(leaf.validity().not_after.timestamp(), 0)
     }
 }
 

@@ -104,20 +104,23 @@ pub async fn refresh(
     Ok(done.rows_affected() == 1)
 }
 
-/// Moves a deployment on to `state`, as its device reports. The row must be locked.
+/// Moves a deployment on to `state`, as its device reports. The row must be locked. Answers when it entered the state that
+/// it leaves, where that is known.
 pub async fn enter(
     connection: &mut PgConnection,
     state: State,
     report: &Report,
     now: DateTime<Utc>,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<Option<DateTime<Utc>>> {
     let failure = report.failure.as_ref();
-    sqlx::query!(
+    sqlx::query_scalar!(
         "UPDATE deployment
-         SET state = $2, sequence = $3, bytes_done = $4, updated_at = $5, ended_at = $6,
+         SET state = $2, sequence = $3, bytes_done = $4, updated_at = $5, entered_at = $5, ended_at = $6,
              failure_code = $7, failure_message = $8, failure_log_tail = $9,
-             changed_at = CASE WHEN $6::TIMESTAMPTZ IS NULL THEN changed_at ELSE clock_timestamp() END
-         WHERE id = $1",
+             changed_at = CASE WHEN $6::TIMESTAMPTZ IS NULL THEN deployment.changed_at ELSE clock_timestamp() END
+         FROM (SELECT id, entered_at FROM deployment WHERE id = $1) AS left_behind
+         WHERE deployment.id = left_behind.id
+         RETURNING left_behind.entered_at",
         report.deployment.0,
         state as State,
         signed(report.sequence),
@@ -128,9 +131,8 @@ pub async fn enter(
         failure.map(|failure| failure.message.as_str()),
         failure.map(|failure| failure.log_tail.as_str()),
     )
-    .execute(connection)
-    .await?;
-    Ok(())
+    .fetch_one(connection)
+    .await
 }
 
 /// A number that was a `BIGINT` before, or was checked against one.

@@ -1,6 +1,9 @@
 //! `PackageService`.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 use chrono::Utc;
 use futures_util::{Stream, StreamExt as _, stream};
@@ -211,6 +214,7 @@ impl PackageService for Packages {
         let request = request.into_inner();
         let Download { reader, range } =
             download::open_rest(&self.app, &caller, payload_name(&request.name)?, request.offset).await?;
+        let metrics = Arc::clone(&self.app.metrics);
         Ok(Response::new(Box::pin(async_stream::try_stream! {
             let mut offset = range.start;
             while offset < range.end {
@@ -219,6 +223,7 @@ impl PackageService for Packages {
                 let crc32c = crc_fast::crc32_iscsi(&data);
                 let start = offset.cast_signed();
                 offset += data.len() as u64;
+                metrics.artifact_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
                 yield v1::DownloadPayloadResponse { offset: start, crc32c, data };
             }
         })))

@@ -10,7 +10,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
 };
 
@@ -33,6 +33,7 @@ use crate::{
     blobs::Reader,
     fleet::Fleet,
     grpc::device::record,
+    metrics::Metrics,
 };
 
 /// Where the call is served.
@@ -52,7 +53,7 @@ pub async fn serve(app: App, request: Request<Body>) -> Result<Response<Body>, I
     let device = Device { fleet: Arc::clone(&app.fleet), id: record(request.extensions()).id };
     Ok(match open(&app, request).await {
         Ok(download) => {
-            let mut response = Response::new(Body::new(Pieces::new(download, device)));
+            let mut response = Response::new(Body::new(Pieces::new(download, device, Arc::clone(&app.metrics))));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             response
         }
@@ -104,6 +105,7 @@ type Reading = Pin<Box<dyn Future<Output = app::Result<Bytes>> + Send>>;
 /// The body of a response: pieces, then the status.
 struct Pieces {
     device: Device,
+    metrics: Arc<Metrics>,
     reader: Arc<Reader>,
     /// Where the next reading starts.
     next: u64,
@@ -119,9 +121,10 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(Download { reader, range }: Download, device: Device) -> Self {
+    fn new(Download { reader, range }: Download, device: Device, metrics: Arc<Metrics>) -> Self {
         Self {
             device,
+            metrics,
             reader: Arc::new(reader),
             next: range.start,
             end: range.end,
@@ -175,6 +178,7 @@ impl http_body::Body for Pieces {
             return Poll::Ready(None);
         }
         if let Some(data) = this.data.take() {
+            this.metrics.artifact_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if this.rest.is_empty() {
