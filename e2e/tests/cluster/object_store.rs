@@ -9,7 +9,7 @@ use ota_e2e::{
     device::{payload, sha256},
     eventually,
     operator::{PIECE_BYTES, pieces, unique_payload},
-    process::ServerProcess,
+    process::{Process, ServerProcess},
 };
 use ota_proto::{
     admin::v1::{
@@ -182,6 +182,9 @@ async fn any_range_comes_from_either_replica_to_many_at_once() {
     assert!(device.certified(&replicas.b.url()).download(&digest, 0, 0).await.unwrap() == bytes);
 }
 
+/// What callers are told when the bucket is gone.
+const REFUSED: &str = "the object store s3://payloads/ota refuses the server: NoSuchBucket";
+
 /// Asserts that the caller is told of the outage, and when to try again.
 fn assert_outage(status: &Status) {
     assert_refused(status, Code::Unavailable, "BLOB_STORE_UNAVAILABLE");
@@ -286,8 +289,22 @@ async fn whoever_uploads_learns_that_the_store_refuses_the_server() {
     let downloaded = device.download(&sha256(&bytes).0, 0, 0).await.unwrap_err();
     for status in [uploaded, downloaded] {
         assert_outage(&status);
-        assert_eq!(status.message(), "the object store s3://payloads/ota refuses the server: NoSuchBucket");
+        assert_eq!(status.message(), REFUSED);
     }
+
+    let file = server.scratch().join("app");
+    std::fs::write(&file, unique_payload(MIB)).unwrap();
+    let log = server.scratch().join("otactl.log");
+    let mut otactl = std::process::Command::new(&Binaries::get().otactl);
+    otactl.env("OTACTL_CONFIG", server.scratch().join("otactl.toml")).args(["--no-input", "--server", &server.url()]);
+    otactl.arg("--token-file").arg(server.admin_token_file()).arg("--ca-file").arg(server.authority_file());
+    otactl.arg("upload").arg(&file).args(["--package", "app", "--version", "2.0.0"]);
+    // It goes on trying for a while, and says from the first time on what is wrong.
+    let _otactl = Process::start(&mut otactl, &log, None);
+    eventually("otactl says who refuses whom", PATIENCE, async || {
+        std::fs::read_to_string(&log).ok()?.contains(REFUSED).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
