@@ -11,12 +11,17 @@ use ota_e2e::{
     Binaries,
     binaries::{run, succeed},
     container::Container,
+    database,
+    database_port::DatabasePort,
     eventually,
 };
 use tempfile::TempDir;
 use tokio::process::Command;
 
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+
+/// On a machine mounts are shared with what services see; credentials count on that, and containers begin without.
+const BOOT: &str = "mount --make-rshared / && exec /usr/lib/systemd/systemd";
 
 /// A machine with nothing on it but systemd has started long before.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -104,7 +109,8 @@ impl Machine {
         install(&system, drop_ins);
 
         let options = ["--systemd=always", "--privileged", "--volume=/usr:/usr:ro", "--rootfs"];
-        let container = Container::start(root.path().to_str().expect("a path in UTF-8"), &options, &[SYSTEMD]).await;
+        let container =
+            Container::start(root.path().to_str().expect("a path in UTF-8"), &options, &["/bin/sh", "-c", BOOT]).await;
         let machine = Self { container, _root: root };
         eventually("systemd has started", PATIENCE, async || {
             let state = run(&mut machine.container.exec(&["systemctl", "is-system-running"])).await;
@@ -172,6 +178,40 @@ async fn the_server_and_its_private_database_run_under_the_unit() {
     assert_eq!(machine.property("ExecMainStatus").await, "0");
     let log = machine.says(&["cat", "/var/lib/ota/postgres/postgres.log"]).await;
     assert!(log.contains("database system is shut down"), "{log}");
+}
+
+#[tokio::test]
+async fn a_secret_reaches_the_server_as_a_credential_that_nobody_else_can_read() {
+    let tested = "credentials of the service unit";
+    if !is_there("podman", tested) || !is_there(SYSTEMD, tested) {
+        return;
+    }
+    let database = database::empty().await;
+    let port = DatabasePort::open(&database.connect_options()).await;
+    let external_database = fs::read_to_string(units().join("external-database.conf")).unwrap();
+    let url = port.url("127.0.0.1");
+    let program = format!(
+        "[Service]\nExecStart=\nExecStart=/opt/ota-server --listen 127.0.0.1:0\nEnvironment=DATABASE_URL={url}\n"
+    );
+    let drop_ins = [("external-database.conf", external_database.as_str()), ("program.conf", &program)];
+    let machine = Machine::boot(&drop_ins).await;
+
+    let start = ["systemctl", "start", "ota-server"];
+    let started = run(&mut machine.container.exec(&start)).await;
+    assert!(!started.status.success(), "it starts without the secret that the drop-in names");
+
+    let secret = "umask 077 && mkdir /etc/ota && echo secret >/etc/ota/database-password";
+    succeed(&mut machine.container.exec(&["sh", "-c", secret])).await;
+    let started = run(&mut machine.container.exec(&["systemctl", "restart", "ota-server"])).await;
+    let journal = machine.says(&["journalctl", "--unit", "ota-server", "--output", "cat"]).await;
+    assert!(started.status.success(), "{journal}");
+    let file = "/run/credentials/ota-server.service/database-password";
+    let environment = "tr '\\0' '\\n' </proc/$(systemctl show --value --property MainPID ota-server)/environ";
+    let environment = machine.says(&["sh", "-c", environment]).await;
+    assert!(environment.lines().any(|line| line == format!("OTA_DATABASE_PASSWORD_FILE={file}")), "{environment}");
+    let others = run(&mut machine.container.exec(&["setpriv", "--reuid=1", "--clear-groups", "cat", file])).await;
+    assert!(!others.status.success(), "another user reads the secret");
+    assert_eq!(machine.says(&["cat", file]).await, "secret\n");
 }
 
 /// Lists the processes beneath one, with their names.
