@@ -153,6 +153,12 @@ class Dashboard(unittest.TestCase):
                     self.assertIn(label, METRICS[name] | TARGET, f"{where}: {name}")
         self.assertLessEqual(set(METRICS) - {"grpc_server_msg_received_total", "grpc_server_msg_sent_total"}, used, "nobody looks at these")
 
+    def test_every_metric_is_one_of_the_servers_source(self):
+        source = "".join(path.read_text() for path in (chart.ROOT / "server/src/metrics").rglob("*.rs"))
+        for name in METRICS:
+            stem = re.sub(r"(_bucket|_total|_info)$", "", name)
+            self.assertTrue(f'"{stem}"' in source or f'"{stem.removesuffix("_seconds")}"' in source, f"{name} is nowhere in server/src/metrics")
+
     def test_promtool_can_read_every_expression(self):
         made = {"groups": [{"name": "panels", "rules": [
             {"record": f"panel:{number}", "expr": expression.replace("$__rate_interval", "5m")} for number, (_, expression) in enumerate(expressions())]}]}
