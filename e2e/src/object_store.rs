@@ -217,8 +217,13 @@ fn program() -> PathBuf {
     project.join(".tools/object-store/bin/weed")
 }
 
-/// Finds ports that nobody listens on. Somebody else may take one before the store does: then the test fails.
+/// Finds ports that nobody listens on, below those that systems give out by themselves: while the store is away, nobody else
+/// is given one of them.
 fn free_ports() -> [u16; PORTS.len()] {
-    let listeners = PORTS.map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
+    let free = || {
+        let port = rand::random_range(10_000..32_768);
+        TcpListener::bind(("127.0.0.1", port)).ok()
+    };
+    let listeners = PORTS.map(|_| std::iter::repeat_with(free).flatten().next().expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("a listener has an address").port())
 }
