@@ -1,6 +1,7 @@
 """What is written beside the chart is true of it."""
 
 import importlib
+import os
 import pathlib
 import re
 import shutil
@@ -12,6 +13,7 @@ import unittest
 import kubernetes_validate
 
 import chart
+from cluster import Cluster
 
 HERE = pathlib.Path(__file__).parent
 GENERATOR = chart.ROOT / ".tools/chart/npm/node_modules/@bitnami/readme-generator-for-helm"
@@ -21,12 +23,14 @@ PACKED = {"Chart.yaml", "README.md", "UPGRADING.md", "values.schema.json", "valu
 
 
 def tests():
-    """The names of all tests there are."""
+    """The names of all tests there are, of the chart and of what runs in it."""
     for path in HERE.glob("test_*.py"):
         for name, case in vars(importlib.import_module(path.stem)).items():
             if isinstance(case, type) and issubclass(case, unittest.TestCase) and case.__module__ == path.stem:
                 for method in unittest.defaultTestLoader.getTestCaseNames(case):
-                    yield method
+                    yield method.removeprefix("test_")
+    for path in (chart.ROOT / "e2e/tests").rglob("*.rs"):
+        yield from re.findall(r"#\[(?:tokio::)?test[^\n]*\]\s+(?:async )?fn (\w+)\(\)", path.read_text())
 
 
 def packed(archive):
@@ -51,7 +55,35 @@ class Documents(unittest.TestCase):
             named = re.findall(r"`(\w+)`", row.split("|")[-2])
             self.assertTrue(named, f"no test: {row}")
             for name in named:
-                self.assertIn(f"test_{name}", there, row)
+                self.assertIn(name, there, row)
+
+    def test_the_lines_for_a_first_evening_install_what_they_name(self):
+        section = (chart.ROOT / "README.md").read_text().split("\n## Kubernetes\n")[1].split("\n## ")[0]
+        lines = section.split("```sh\n")[1].split("\n```")[0].splitlines()
+        self.assertEqual(5, len(lines))
+        image, install, *rest = lines
+        with Cluster() as cluster, tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / "helm").symlink_to(chart.HELM3)
+            (pathlib.Path(folder) / "config").write_text(cluster.kubeconfig)
+            home = {"KUBECONFIG": f"{folder}/config", "PATH": f"{folder}:{os.environ['PATH']}", "HELM_CACHE_HOME": folder}
+            done = subprocess.run(["sh", "-c", install], cwd=chart.ROOT, env={**os.environ, **home}, capture_output=True, text=True)
+            self.assertEqual(0, done.returncode, done.stderr)
+            container, = cluster.get("deployments", "ota")["spec"]["template"]["spec"]["containers"]
+            version = re.search(r'^version = "([^"]+)"', (chart.ROOT / "Cargo.toml").read_text(), re.M)[1]
+            self.assertEqual(f"localhost/ota:{version}", container["image"], "what the first line makes")
+            self.assertIn("make image", image)
+            named = {resource: set(re.findall(pattern, "\n".join(rest))) for resource, pattern in
+                     (("deployments", r"deployment/(\S+)"), ("services", r"svc/(\S+)"), ("secrets", r"get secret (\S+)"))}
+            for resource, names in named.items():
+                self.assertTrue(names)
+                for name in names:
+                    self.assertIsNotNone(cluster.get(resource, name), name)
+            for service, port in re.findall(r"svc/(\S+) \d+:(\d+)", "\n".join(rest)):
+                self.assertIn(int(port), [one["port"] for one in cluster.get("services", service)["spec"]["ports"]])
+            key = re.search(r"\{\.data\.([\w-]+)\}", "\n".join(rest))[1]
+            self.assertIn(key, cluster.get("secrets", "ota-admin-token")["data"])
+        admin = re.search(r"svc/ota-admin (\d+):", "\n".join(rest))[1]
+        self.assertIn(f"otactl login https://localhost:{admin} --ca-file ca.pem --token-file admin-token", rest)
 
     def test_every_file_and_value_that_is_named_is_there(self):
         known = set()
