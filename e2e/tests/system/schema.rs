@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
-use std::process::Stdio;
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use ota_e2e::{
     Binaries,
@@ -32,6 +35,12 @@ fn ota_server(database: &TestDatabase, folder: &tempfile::TempDir) -> Command {
     command.args(["--listen", "127.0.0.1:0", "--database-url", &database.url(), "--data-dir"]).arg(folder.path());
     command.kill_on_drop(true);
     command
+}
+
+/// Runs a server that has to refuse to start: one that starts would never end.
+async fn refused(command: &mut Command) -> Output {
+    let ended = tokio::time::timeout(Duration::from_secs(60), run(command.kill_on_drop(true))).await;
+    ended.expect("it does not start")
 }
 
 #[tokio::test]
@@ -74,7 +83,7 @@ async fn nobody_waits_for_the_schema_of_a_private_postgres() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(&Binaries::get().server);
     command.env_remove("DATABASE_URL").args(["--schema", "wait", "--data-dir"]).arg(folder.path());
-    let output = run(&mut command).await;
+    let output = refused(&mut command).await;
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("--schema wait") && said.contains("--database-url"), "{said}");
@@ -95,7 +104,7 @@ async fn an_older_server_refuses_a_schema_from_which_a_newer_one_took() {
     for schema in ["migrate", "wait"] {
         let (database, folder) = (database::fresh().await, tempfile::tempdir().unwrap());
         changed_by_a_newer_server(&database, "contract drop a table").await;
-        let output = run(ota_server(&database, &folder).args(["--schema", schema])).await;
+        let output = refused(ota_server(&database, &folder).args(["--schema", schema])).await;
         assert_eq!(output.status.code(), Some(1));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains("99990101000000") && said.contains("contract drop a table"), "{said}");
