@@ -244,7 +244,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     Ok((listener, address))
 }
 
-/// The token to make the first admin of a database with that has none: the one that the operator gave, or a random one.
+/// The token to make the first admin of a database that has none: the one that the operator gave, or a random one.
 async fn first_token(config: &Config, database: &Database) -> Result<Option<NewToken>, StartError> {
     if app::access::any_token(&database.pool).await.map_err(StartError::FirstAdmin)? {
         return Ok(None);
