@@ -31,8 +31,8 @@ def series(name, values, **labels):
     return {"series": f"{name}{{{JOB},pod=\"ota-1\"{given}}}", "values": values}
 
 
-def calls(code, each):
-    return series("grpc_server_handled_total", f"0+{each}x200", grpc_code=code)
+def calls(code, each, method="CheckIn"):
+    return series("grpc_server_handled_total", f"0+{each}x200", grpc_method=method, grpc_code=code)
 
 
 def updates(result, each):
@@ -45,7 +45,7 @@ ALERTS = {
     "OtaServerGone": (20, [], [series("up", "1x200")]),
     "OtaServerDown": (20, [series("up", "0x200")], [series("up", "1x5 0x5 1x200")]),
     "OtaDatabaseDown": (20, [series("ota_db_up", "0x200")], [series("ota_db_up", "1x200")]),
-    "OtaErrors": (40, [calls("OK", 90), calls("Internal", 10)], [calls("OK", 90), calls("NotFound", 50), calls("Internal", 1)]),
+    "OtaErrors": (40, [calls("OK", 90), calls("Internal", 10)], [calls("OK", 90), calls("NotFound", 50), calls("Internal", 1), calls("Unavailable", 50, "Watch")]),
     "OtaDevicesOffline": (90, [series("ota_devices_online", "1000x70 700x200")], [series("ota_devices_online", "1000x70 900x200")]),
     "OtaDevicesDisbelieve": (40, [series("ota_devices_disbelieving", "0x5 1x200")], [series("ota_devices_disbelieving", "0x200")]),
     "OtaDevicesConflict": (20, [series("ota_devices_conflicting", "1x200")], [series("ota_devices_conflicting", "0x200")]),
