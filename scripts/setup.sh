@@ -210,10 +210,15 @@ set_up_buildah() {
     have buildah || { install buildah buildah buildah buildah "" && have buildah; }
 }
 
-# Runs images without a daemon. With runc, which also works where control groups are of both versions at once.
+# Runs images without a daemon. With runc, which also works where control groups are of both versions at once; and with what
+# is the first process of a pod, which packages only recommend.
 set_up_podman() {
-    have podman && have runc && return
-    install "podman runc" "podman runc" "podman runc" "podman runc" "" && have podman && have runc
+    podman_is_there && return
+    install "podman runc catatonit" "podman runc catatonit" "podman runc catatonit" "podman runc catatonit" "" && podman_is_there
+}
+
+podman_is_there() {
+    have podman && have runc && { have catatonit || [ -x /usr/libexec/podman/catatonit ]; }
 }
 
 # Runs compose files with podman: what gives containers a network with names, and a shell for images that need one.
