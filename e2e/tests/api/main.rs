@@ -26,6 +26,7 @@ mod oidc;
 mod outage;
 mod packages;
 mod policy;
+mod pool;
 mod ports;
 mod progress;
 mod releases;

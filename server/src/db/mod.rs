@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    ConnectOptions, Connection as _, PgConnection, PgPool,
+    ConnectOptions, Connection as _, PgConnection, PgPool, Row as _,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
@@ -47,7 +47,21 @@ pub fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
     let options = options
         .application_name("ota-server")
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1));
-    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options)
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // One question for another: whoever answers this one is alive too.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(has_nothing_open(connection)))
+        .connect_lazy_with(options)
+}
+
+/// Whether no transaction is open on a connection that comes out of the pool. When a caller goes away while `BEGIN` is on its
+/// way, it stays open, and sqlx 0.9.0 gives the connection to the next, whose writes nobody then commits:
+/// <https://github.com/transact-rs/sqlx/issues/4393>.
+async fn has_nothing_open(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    // In a transaction now() is when that began; here it is when this statement did, as it is sent in one message.
+    sqlx::raw_sql("SELECT now() = statement_timestamp()").fetch_one(connection).await?.try_get(0)
 }
 
 /// Whether `error` says that the named constraint forbids the statement.

@@ -169,7 +169,8 @@ fn trickle(offset: i64, every: Duration) -> Answers<DownloadResponse> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_trickles_is_given_up_for_another() {
     let fleet = Fleet::start().await;
-    fleet.agent.limit("slow_for = \"1s\"");
+    // Long enough for a busy machine to take what comes at once.
+    fleet.agent.limit("slow_for = \"3s\"");
     let release = fleet.publish("2.0.0").await;
     let (sender, mut offsets) = mpsc::unbounded_channel();
     let mut slow = Some(Duration::from_millis(300));
@@ -181,10 +182,9 @@ async fn a_sender_that_trickles_is_given_up_for_another() {
         }
     });
     timeout(LIMIT, fleet.update_to(&release)).await.expect("the agent gives up who trickles");
-    let [first, second, third] = [(); 3].map(|()| offsets.try_recv().expect("three downloads"));
-    assert!(first == 0 && (1..10).contains(&second), "what came is kept: {second}");
-    // A byte that was kept was the attacker's, and the payload is fetched again.
-    assert_eq!(third, 0);
+    let offsets: Vec<_> = std::iter::from_fn(|| offsets.try_recv().ok()).collect();
+    // What came is kept; as it was the attacker's, the payload is fetched again.
+    assert!(matches!(offsets[..], [0, 1..30, 0]), "{offsets:?}");
     fleet.assert_runs("2.0.0").await;
 }
 
