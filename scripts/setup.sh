@@ -223,6 +223,7 @@ podman_is_there() {
 
 # Runs compose files with podman: what gives containers a network with names, and a shell for images that need one.
 set_up_compose() {
+    set_up_podman || return 1
     if ! { have netavark || [ -x /usr/lib/podman/netavark ] || [ -x /usr/libexec/podman/netavark ]; } ||
         ! [ -x /usr/lib/podman/aardvark-dns ] && ! [ -x /usr/libexec/podman/aardvark-dns ] || ! have iptables || ! have busybox; then
         install "netavark aardvark-dns iptables busybox-static" "netavark aardvark-dns iptables busybox" \
