@@ -221,9 +221,9 @@ podman_is_there() {
     have podman && have runc && { have catatonit || [ -x /usr/libexec/podman/catatonit ]; }
 }
 
-# Runs compose files with podman: what gives containers a network with names, and a shell for images that need one.
+# Runs compose files with podman: what builds images for it, what gives containers a network with names, and a shell.
 set_up_compose() {
-    set_up_podman || return 1
+    set_up_podman && set_up_buildah || return 1
     if ! { have netavark || [ -x /usr/lib/podman/netavark ] || [ -x /usr/libexec/podman/netavark ]; } ||
         ! [ -x /usr/lib/podman/aardvark-dns ] && ! [ -x /usr/libexec/podman/aardvark-dns ] || ! have iptables || ! have busybox; then
         install "netavark aardvark-dns iptables busybox-static" "netavark aardvark-dns iptables busybox" \
