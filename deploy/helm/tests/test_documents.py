@@ -162,8 +162,11 @@ class Documents(unittest.TestCase):
         self.assertIn(f"{100_000 // 300} a second", text)
         self.assertIn(f"{round(100_000 / 7200)} handshakes a second", text)
         self.assertIn(f"{100_000 // replicas:,} devices that connect again", text)
-        # 50,000 connections of 64 KiB, and what passes through, are less than the limit.
-        self.assertLess(50_000 * 64 * 1024 + (36 << 20), 4 << 30)
+        # What a replica asks for holds its share of the connections, and its limit holds twice that.
+        each = int(re.search(r"(\d+) KiB each \(measured\)", text)[1]) << 10
+        asked, limit = (int(given["resources"][kind]["memory"].removesuffix("Gi")) << 30 for kind in ("requests", "limits"))
+        self.assertLess(100_000 // replicas * each + (36 << 20), asked)
+        self.assertLess(100_000 // replicas * 2 * each + (36 << 20), limit)
 
 
 if __name__ == "__main__":
