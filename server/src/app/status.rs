@@ -1,9 +1,9 @@
 //! How the server and the fleet are.
 
 use chrono::{DateTime, Utc};
-
 use ota_domain::Scope;
 use ota_trust::metadata::Mode;
+use sqlx::PgConnection;
 
 use super::{App, Result, devices, trust};
 use crate::{
@@ -33,7 +33,9 @@ pub struct Status {
 /// # Errors
 /// When the database does not answer.
 pub async fn get(app: &App, caller: &Caller, now: DateTime<Utc>) -> Result<Status> {
-    let Stored { devices, rollouts: _, work, trust_mode, expiries } = look_up(app, caller.scope(), now).await?;
+    let mut connection = app.pool.acquire().await?;
+    let (devices, work) = look_up(app, &mut connection, caller.scope(), now).await?;
+    let (trust_mode, expiries) = trust::expiries(&mut connection).await?;
     let expiring = expiries.iter().filter_map(|expiry| trust::warning(expiry, now));
     let warnings = warnings(app, &devices).into_iter().chain(expiring).collect();
     Ok(Status { devices, work, trust_mode, warnings })
@@ -44,16 +46,22 @@ pub async fn get(app: &App, caller: &Caller, now: DateTime<Utc>) -> Result<Statu
 /// # Errors
 /// When the database does not answer.
 pub async fn stored(app: &App, now: DateTime<Utc>) -> Result<Stored> {
-    look_up(app, &Scope::default(), now).await
-}
-
-async fn look_up(app: &App, scope: &Scope, now: DateTime<Utc>) -> Result<Stored> {
     let mut connection = app.pool.acquire().await?;
-    let devices = db::status::devices(&mut connection, devices::online_since(app, now), scope).await?;
+    let (devices, work) = look_up(app, &mut connection, &Scope::default(), now).await?;
     let rollouts = db::status::rollouts(&mut connection).await?;
-    let work = db::status::work(&mut connection, scope).await?;
     let (trust_mode, expiries) = trust::expiries(&mut connection).await?;
     Ok(Stored { devices, rollouts, work, trust_mode, expiries })
+}
+
+/// What a caller with this scope may count.
+async fn look_up(
+    app: &App,
+    connection: &mut PgConnection,
+    scope: &Scope,
+    now: DateTime<Utc>,
+) -> Result<(DeviceCounts, WorkCounts)> {
+    let devices = db::status::devices(connection, devices::online_since(app, now), scope).await?;
+    Ok((devices, db::status::work(connection, scope).await?))
 }
 
 fn warnings(app: &App, devices: &DeviceCounts) -> Vec<String> {
