@@ -100,25 +100,34 @@ impl Guarded {
         let (app, row) = (&self.app, policy::row(request.uri().path()));
         let source = source(app, &request);
         let mut call = Call::begin(&app.metrics, row.map(|(row, _)| row), source, request.headers());
-        let admitted = match self.offer.check(request.uri().path()) {
-            Ok(()) => admit(app, row.map(|(_, demand)| demand), &mut request, source).await,
-            Err(elsewhere) => Err(elsewhere),
-        };
-        let response = match (admitted, row) {
-            (Ok(principal), Some((row, _))) => {
+        let response = match self.admit(row, &mut request, source).await {
+            Ok((row, principal)) => {
                 call.admitted(&principal);
                 let caller = Caller { principal, request_id: Arc::clone(id), source };
                 request.extensions_mut().insert(caller);
                 let request = received(request, &self, row);
                 self.services.clone().call(request).await?
             }
-            (Ok(_), None) => Status::from(unknown(request.uri().path())).into_http(),
-            (Err(error), _) => {
+            Err(error) => {
                 tracing::debug!(request_id = &**id, path = request.uri().path(), %error, "refused");
                 Status::from(error).into_http()
             }
         };
         Ok(observed(response, self, call, id))
+    }
+
+    /// Lets in who may call what this port has: the RPC in this row of the policy.
+    async fn admit(
+        &self,
+        row: Option<(usize, Demand)>,
+        request: &mut Request<Body>,
+        source: Option<IpAddr>,
+    ) -> Result<(usize, Principal)> {
+        let path = request.uri().path();
+        self.offer.check(path)?;
+        let (row, demand) =
+            row.ok_or_else(|| Error::refused(Reason::NotImplemented, format!("{path} is not part of this server")))?;
+        Ok((row, admit(&self.app, demand, request, source).await?))
     }
 }
 
@@ -157,19 +166,9 @@ fn observed(response: Response<Body>, guarded: Arc<Guarded>, mut call: Call, id:
     response.map(|body| Body::new(Observed::new(body, id, seen)))
 }
 
-fn unknown(path: &str) -> Error {
-    Error::refused(Reason::NotImplemented, format!("{path} is not part of this server"))
-}
-
-/// Checks the credential that the request's row demands, and says who calls.
-async fn admit(
-    app: &App,
-    demand: Option<Demand>,
-    request: &mut Request<Body>,
-    source: Option<IpAddr>,
-) -> Result<Principal> {
+/// Checks the credential that the request demands, and says who calls.
+async fn admit(app: &App, demand: Demand, request: &mut Request<Body>, source: Option<IpAddr>) -> Result<Principal> {
     let path = request.uri().path();
-    let demand = demand.ok_or_else(|| unknown(path))?;
     let now = Instant::now();
     // A call from this machine, or from a proxy on it that nobody declared, has no address that is worth a limit.
     let address = source.filter(|address| !address.is_loopback());

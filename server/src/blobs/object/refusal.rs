@@ -9,7 +9,8 @@ pub struct Refusal {
     code: String,
 }
 
-/// What S3 says of a request that cannot be right at another time either: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.
+/// What S3 says of a request that cannot be right at another time either:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>.
 const CODES: [&str; 6] = [
     "NoSuchBucket",
     "InvalidBucketName",
